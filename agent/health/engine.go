@@ -205,10 +205,11 @@ func (e *Engine) find(k fault.Kind, s fault.Subject) *record {
 	return nil
 }
 
-// begin makes a finding of the first observation of it, if there is room.
+// begin makes a finding of the first observation of it, if there is room. That
+// something is not known is for the sources to say that could know it.
 func (e *Engine) begin(row *fault.Row, o *Observation) bool {
 	vouched := standingOf(o) > unvouched
-	if o.State == fault.OK || o.State != fault.Bad && !vouched {
+	if o.State == fault.OK || o.State != fault.Bad && !(vouched && slices.Contains(row.RaisedBy, o.Source)) {
 		return false
 	}
 	if !e.makeRoom(o.Kind, vouched) {
