@@ -1,0 +1,185 @@
+package pickle
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var small = Limits{Bytes: 1 << 10, Values: 8, StringBytes: 8, Depth: 3}
+
+func allowPoint(g Global) bool { return g == Global{Module: "geometry", Name: "Point"} }
+
+const point = "\x80\x02cgeometry\nPoint\n"
+
+func TestDecode(t *testing.T) {
+	class := Global{Module: "geometry", Name: "Point"}
+	tests := []struct {
+		name, pickle string
+		want         any
+	}{
+		{"None", "\x80\x02N.", nil},
+		{"True", "\x80\x02\x88.", true},
+		{"BININT is signed", "\x80\x02J\xff\xff\xff\xff.", int64(-1)},
+		{"BININT2 is not", "\x80\x02M\xff\xff.", int64(65535)},
+		{"LONG1 of no bytes", "\x80\x02\x8a\x00.", int64(0)},
+		{"LONG1 negative", "\x80\x02\x8a\x02\x00\x80.", int64(-32768)},
+		{"LONG1 of 8 bytes", "\x80\x02\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f.", int64(1<<63 - 1)},
+		{"LONG4", "\x80\x02\x8b\x01\x00\x00\x00\x05.", int64(5)},
+		{"BINFLOAT", "\x80\x02G\x3f\xf8\x00\x00\x00\x00\x00\x00.", 1.5},
+		{"SHORT_BINUNICODE", "\x80\x04\x8c\x02\xc3\xa9.", "é"},
+		{"SHORT_BINBYTES", "\x80\x03C\x02\xff\xfe.", Bytes("\xff\xfe")},
+		{"BYTEARRAY8", "\x80\x05\x96\x01\x00\x00\x00\x00\x00\x00\x00a.", Bytes("a")},
+		{"FRAME", "\x80\x04\x95\x02\x00\x00\x00\x00\x00\x00\x00N.", nil},
+		{"tuple in order", "\x80\x02K\x01K\x02K\x03\x87.", Tuple{int64(1), int64(2), int64(3)}},
+		{"list by APPEND and APPENDS", "\x80\x02]K\x01a(K\x02K\x03e.", &List{Items: []any{int64(1), int64(2), int64(3)}}},
+		{"dict by SETITEM and SETITEMS", "\x80\x02}K\x01Ns(K\x02Nu.", &Dict{Pairs: []Pair{{int64(1), nil}, {int64(2), nil}}}},
+		{"set", "\x80\x04\x8f(K\x01\x90.", &Set{Items: []any{int64(1)}}},
+		{"frozenset", "\x80\x04(K\x01\x91.", &Set{Items: []any{int64(1)}}},
+		{"memo", "\x80\x02K\x07q\x00h\x00\x86.", Tuple{int64(7), int64(7)}},
+		{"MEMOIZE", "\x80\x04K\x07\x94h\x00\x86.", Tuple{int64(7), int64(7)}},
+		{"POP", "\x80\x02NK\x010.", nil},
+		{"POP_MARK", "\x80\x02N(K\x01K\x021.", nil},
+		{"GLOBAL", point + ".", class},
+		{"STACK_GLOBAL", "\x80\x04\x8c\x08geometry\x8c\x05Point\x93.", class},
+		{"REDUCE", point + "K\x01\x85R.", &Record{Class: class, Args: Tuple{int64(1)}}},
+		{"NEWOBJ and BUILD", point + ")\x81}X\x01\x00\x00\x00xK\x01sb.",
+			&Record{Class: class, Args: Tuple{}, State: &Dict{Pairs: []Pair{{"x", int64(1)}}}}},
+		{"NEWOBJ_EX", "\x80\x04\x8c\x08geometry\x8c\x05Point\x93)}\x92.", &Record{Class: class, Args: Tuple{}}},
+		{"a kind of dict", point + ")RK\x01Ns.", &Record{Class: class, Args: Tuple{}, Pairs: []Pair{{int64(1), nil}}}},
+		{"a kind of list", point + ")RK\x01a.", &Record{Class: class, Args: Tuple{}, Items: []any{int64(1)}}},
+		{"nested as deep as allowed", "\x80\x02N\x85\x85\x85.", Tuple{Tuple{Tuple{nil}}}},
+		{"as many values as allowed", "\x80\x02(NNNNNNt.", Tuple{nil, nil, nil, nil, nil, nil}},
+		{"a string as long as allowed", "\x80\x04\x8c\x0812345678.", "12345678"},
+	}
+	for _, test := range tests {
+		got, err := Decode([]byte(test.pickle), small, allowPoint)
+		if diff := cmp.Diff(test.want, got); diff != "" || err != nil {
+			t.Errorf("%s: Decode(%q): %v (-want +got):\n%s", test.name, test.pickle, err, diff)
+		}
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	tests := []struct{ name, pickle, want string }{
+		{"nothing", "", "truncated"},
+		{"no protocol", "N.", "not a pickle of protocol 2 to 5"},
+		{"protocol 1", "\x80\x01N.", "not a pickle of protocol 2 to 5"},
+		{"protocol 6", "\x80\x06N.", "not a pickle of protocol 2 to 5"},
+		{"no STOP", "\x80\x02N", "truncated"},
+		{"no value", "\x80\x02.", "ends with 0 values"},
+		{"two values", "\x80\x02NN.", "ends with 2 values"},
+		{"open MARK", "\x80\x02N(.", "ends inside a MARK"},
+		{"more after STOP", "\x80\x02N.N", "1 bytes after the end"},
+		{"text opcode", "\x80\x02I1\n.", "opcode 0x49 is not one"},
+		{"persistent id", "\x80\x02NQ.", "opcode 0x51 is not one"},
+		{"extension", "\x80\x02\x82\x01.", "opcode 0x82 is not one"},
+		{"out-of-band buffer", "\x80\x05\x97.", "opcode 0x97 is not one"},
+		{"name that is not allowed", "\x80\x02cos\nsystem\n.", `imports "os.system"`},
+		{"long name that is not allowed", "\x80\x02cos\n" + strings.Repeat("x", 7) + "\n.", `imports "os.xxxxxxx"`},
+		{"name without end", "\x80\x02cgeometry", "a name without end"},
+		{"name of a number", "\x80\x04\x8c\x08geometryK\x01\x93.", "imports a name that is not a string"},
+		{"call of a string", "\x80\x04\x8c\x01x)R.", "calls a string"},
+		{"call of a call", point + ")R)R.", "calls a *pickle.Record"},
+		{"call with a list", point + "]R.", "with a *pickle.List for arguments"},
+		{"keyword arguments", "\x80\x04\x8c\x08geometry\x8c\x05Point\x93)}\x8c\x01xNs\x92.", "keyword arguments"},
+		{"state of a list", "\x80\x02]Nb.", "restores the state of a *pickle.List"},
+		{"state twice", point + ")\x81}b}b.", "twice"},
+		{"append to a dict", "\x80\x02}Na.", "adds items to a *pickle.Dict"},
+		{"add to a list", "\x80\x04](N\x90.", "adds items to a *pickle.List"},
+		{"set an entry of a list", "\x80\x02]NNs.", "sets entries of a *pickle.List"},
+		{"key without a value", "\x80\x02}(Nu.", "a dict key without a value"},
+		{"pop of nothing", "\x80\x020.", "empty stack"},
+		{"pop below a MARK", "\x80\x02N(0.", "empty stack"},
+		{"append below a MARK", "\x80\x02](Na.", "empty stack"},
+		{"no MARK", "\x80\x02Nt.", "no MARK"},
+		{"memo of nothing", "\x80\x02q\x00.", "empty stack"},
+		{"memo with a gap", "\x80\x02Nq\x01.", "memo entry 1 stored after 0"},
+		{"memo with a huge index", "\x80\x02Nr\xff\xff\xff\xff.", "memo entry 4294967295 stored after 0"},
+		{"memo never stored", "\x80\x02h\x00.", "memo entry 0 of 0"},
+		{"not UTF-8", "\x80\x04\x8c\x01\xff.", "not UTF-8"},
+		{"integer of 9 bytes", "\x80\x02\x8a\x09123456789.", "does not fit 64 bits"},
+		{"integer of 4 GiB", "\x80\x02\x8b\xff\xff\xff\xff.", "does not fit 64 bits"},
+		{"frame beyond the end", "\x80\x04\x95\x03\x00\x00\x00\x00\x00\x00\x00N.", "a frame of 3 bytes, 2 left"},
+		{"list in itself", "\x80\x02]q\x00h\x00a.", "contains itself"},
+		{"record in itself", point + ")\x81q\x00h\x00b.", "contains itself"},
+		{"list in itself by a tuple", "\x80\x02]q\x00h\x00\x85a.", "contains itself"},
+	}
+	for _, test := range tests {
+		_, err := Decode([]byte(test.pickle), small, allowPoint)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: Decode(%q) error = %v, want one with %q", test.name, test.pickle, err, test.want)
+		}
+	}
+}
+
+// TestDecodeLimits has each limit exceeded by one; TestDecode has it reached.
+func TestDecodeLimits(t *testing.T) {
+	tests := []struct{ name, pickle, want string }{
+		{"depth", "\x80\x02N\x85\x85\x85\x85.", "nested deeper than 3"},
+		{"depth through a shared value", "\x80\x02N\x85\x85q\x000h\x00h\x00\x85\x85\x86.", "nested deeper than 3"},
+		{"values", "\x80\x02(NNNNNNNt.", "more than 8 values"},
+		{"marks", "\x80\x02(((((((((t.", "more than 8 values"},
+		{"string", "\x80\x04\x8c\x09123456789.", "a string of 9 bytes, at most 8"},
+		{"bytes", "\x80\x04\x8e\x00\x00\x00\x00\x00\x00\x00\xff.", "at most 8"},
+		{"input", "\x80\x04" + strings.Repeat("N0", 512), "1026 bytes, at most 1024"},
+	}
+	for _, test := range tests {
+		_, err := Decode([]byte(test.pickle), small, allowPoint)
+		if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: Decode(%q) error = %v, want %v with %q", test.name, test.pickle, err, ErrLimit, test.want)
+		}
+	}
+}
+
+func TestForbiddenErrorIsClipped(t *testing.T) {
+	err := &ForbiddenError{Global: Global{Module: strings.Repeat("é", maxNameShown), Name: "x"}}
+	if text := err.Error(); len(text) > maxNameShown+60 || strings.ContainsRune(text, '�') {
+		t.Errorf("error for a long name = %q, want it clipped at a character", text)
+	}
+}
+
+func TestAttr(t *testing.T) {
+	r := &Record{State: &Dict{Pairs: []Pair{{"x", int64(1)}, {int64(2), nil}, {"x", int64(3)}}}}
+	if got, ok := r.Attr("x"); got != int64(3) || !ok {
+		t.Errorf("Attr(x) = %v, %v, want the one set last, 3, true", got, ok)
+	}
+	if got, ok := r.Attr("y"); ok {
+		t.Errorf("Attr(y) = %v, true, want none", got)
+	}
+	if got, ok := (&Record{State: Tuple{}}).Attr("x"); ok {
+		t.Errorf("Attr(x) of a state that is a tuple = %v, true, want none", got)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	paths, err := filepath.Glob("../testdata/*.metadata")
+	if err != nil || len(paths) == 0 {
+		f.Fatalf("no fixtures to start from: %v", err)
+	}
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(content)
+	}
+	limits := Limits{Bytes: 1 << 16, Values: 1 << 12, StringBytes: 1 << 10, Depth: 32}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		value, err := Decode(content, limits, func(g Global) bool { return g.Module != "os" })
+		if err != nil {
+			return
+		}
+		if !bytes.HasSuffix(content, []byte{byte(opStop)}) {
+			t.Errorf("Decode(%q) = %v, want an error: it does not end with STOP", content, value)
+		}
+		if err := checkShape(value, limits.Depth); err != nil {
+			t.Errorf("Decode(%q) let through a value: %v", content, err)
+		}
+	})
+}
