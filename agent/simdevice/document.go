@@ -119,8 +119,8 @@ func (d *Document) validate() error {
 	return nil
 }
 
-// hung gives the GPUs whose reading does not return.
-func (d *Document) hung() []GPU {
+// Hung gives the GPUs whose reading does not return.
+func (d *Document) Hung() []GPU {
 	var out []GPU
 	for _, g := range d.GPUs {
 		if g.Hang {

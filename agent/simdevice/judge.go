@@ -10,17 +10,18 @@ import (
 	"github.com/evenkeel/evenkeel/internal/fault"
 )
 
-// judge says what one reading means for the health of the GPUs. It remembers what
+// Judge says what one reading means for the health of the GPUs. It remembers what
 // it needs of the readings before: which GPUs there were, and their link errors.
-type judge struct {
+type Judge struct {
 	known  map[string]GPU    // by UUID, as first seen
 	errors map[string]uint64 // by UUID: sum over the links at the last reading
 }
 
-func newJudge() *judge { return &judge{known: make(map[string]GPU), errors: make(map[string]uint64)} }
+// NewJudge makes a judge that has seen no reading.
+func NewJudge() *Judge { return &Judge{known: make(map[string]GPU), errors: make(map[string]uint64)} }
 
-// reading judges a reading that returned.
-func (j *judge) reading(at time.Time, d *Document) []health.Observation {
+// Reading judges a reading that returned.
+func (j *Judge) Reading(at time.Time, d *Document) []health.Observation {
 	v := verdicts{at: at}
 	present := make(map[string]bool, len(d.GPUs))
 	for i := range d.GPUs {
@@ -48,7 +49,7 @@ func (j *judge) reading(at time.Time, d *Document) []health.Observation {
 }
 
 // missing gives the GPUs that were there and are not, ordered by index.
-func (j *judge) missing(present map[string]bool) []GPU {
+func (j *Judge) missing(present map[string]bool) []GPU {
 	var out []GPU
 	for uuid, g := range j.known {
 		if !present[uuid] {
@@ -59,9 +60,9 @@ func (j *judge) missing(present map[string]bool) []GPU {
 	return out
 }
 
-// stuck judges a reading that did not return within the deadline. The link errors
+// Stuck judges a reading that did not return within the deadline. The link errors
 // are forgotten: what happened meanwhile is not known.
-func (j *judge) stuck(at time.Time, hung []GPU, deadline time.Duration) []health.Observation {
+func (j *Judge) Stuck(at time.Time, hung []GPU, deadline time.Duration) []health.Observation {
 	v := verdicts{at: at}
 	clear(j.errors)
 	for i := range hung {
@@ -71,7 +72,7 @@ func (j *judge) stuck(at time.Time, hung []GPU, deadline time.Duration) []health
 }
 
 // temperature compares with the threshold at which the GPU itself slows down.
-func (j *judge) temperature(v *verdicts, g *GPU) {
+func (j *Judge) temperature(v *verdicts, g *GPU) {
 	if g.Temperature == nil || g.SlowdownTemperature == nil || *g.SlowdownTemperature <= 0 {
 		return
 	}
@@ -84,7 +85,7 @@ func (j *judge) temperature(v *verdicts, g *GPU) {
 
 // links says that the links are well if all are up and none has new errors since
 // the reading before. That they are not well is the kernel's to say.
-func (j *judge) links(v *verdicts, g *GPU) {
+func (j *Judge) links(v *verdicts, g *GPU) {
 	if len(g.NVLinks) == 0 {
 		return
 	}

@@ -35,7 +35,7 @@ type Config struct {
 // Source is the simulated devices as a source of the agent.
 type Source struct {
 	config Config
-	judge  *judge
+	judge  *Judge
 	seen   bool // the file was there
 }
 
@@ -49,7 +49,7 @@ func New(c Config) *Source {
 	if c.Deadline <= 0 {
 		c.Deadline = 5 * time.Second
 	}
-	return &Source{config: c, judge: newJudge()}
+	return &Source{config: c, judge: NewJudge()}
 }
 
 // Name is "device".
@@ -131,7 +131,7 @@ func (s *Source) judged(r *reading) source.Batch {
 	default:
 		s.seen = true
 		b.Coverage = fault.CoverageOK
-		b.Observations = s.judge.reading(b.Time, r.document)
+		b.Observations = s.judge.Reading(b.Time, r.document)
 		b.Processes = r.document.Processes
 		for i := range r.document.GPUs {
 			if g := &r.document.GPUs[i]; !g.Lost {
@@ -150,7 +150,7 @@ func (s *Source) stuck(r *reading) source.Batch {
 	b.Detail = fmt.Sprintf("the reading has not returned within %s", s.config.Deadline)
 	if d := r.hanging.Load(); d != nil {
 		s.seen = true
-		b.Observations = s.judge.stuck(b.Time, d.hung(), s.config.Deadline)
+		b.Observations = s.judge.Stuck(b.Time, d.Hung(), s.config.Deadline)
 		b.Processes = d.Processes
 	}
 	return b
@@ -168,7 +168,7 @@ func read(ctx context.Context, path string, hanging *atomic.Pointer[Document]) (
 		if err != nil {
 			return nil, err
 		}
-		if len(d.hung()) == 0 {
+		if len(d.Hung()) == 0 {
 			return d, nil
 		}
 		hanging.Store(d)
