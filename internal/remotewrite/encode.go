@@ -161,6 +161,24 @@ func (e *Encoder) metric(family *dto.MetricFamily, metric *dto.Metric, now int64
 	}
 }
 
+// countSamples says how many samples Encode makes of families, staleness markers
+// aside.
+func countSamples(families []*dto.MetricFamily) (n int) {
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			switch {
+			case m.Summary != nil:
+				n += len(m.Summary.GetQuantile()) + 2 // sum, count
+			case m.Histogram != nil:
+				n += len(m.Histogram.GetBucket()) + 3 // +Inf, sum, count
+			default:
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // lookup finds or makes the series. The key is built in scratch space: a map
 // access by string(bytes) does not allocate.
 func (e *Encoder) lookup(name, suffix, boundName string, bound float64, labels []*dto.LabelPair, ownTime bool) *series {

@@ -62,7 +62,11 @@ func TestEncodeEveryType(t *testing.T) {
 	summary.Observe(2)
 
 	e := NewEncoder(map[string]string{"cluster": "c", "node": "n1"})
-	got := encode(t, e, gather(t, counter, gauge, untyped, histogram, summary), at)
+	families := gather(t, counter, gauge, untyped, histogram, summary)
+	got := encode(t, e, families, at)
+	if n := countSamples(families); n != len(got) {
+		t.Errorf("countSamples = %d, Encode made %d", n, len(got))
+	}
 	const tail = ` @1700000000123`
 	want := []string{
 		`UUID="GPU-1" __name__="c_total" cluster="c" node="n1" 3` + tail,

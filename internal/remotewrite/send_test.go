@@ -269,6 +269,27 @@ func TestWriterSpeaksRemoteWrite1(t *testing.T) {
 	}
 }
 
+// A disk that hangs costs samples, never the caller's time.
+func TestWriterNeverBlocksItsCaller(t *testing.T) {
+	w := testWriter(t, DefaultConfig(), nil) // nothing takes from the queue
+	families := steadyFamilies(t, 7)
+	for range maxQueued + 2 {
+		w.Write(families, time.Now())
+	}
+	if got := dropped(w.metrics, dropDisk); got != 14 {
+		t.Errorf("dropped = %v, want the 14 samples of two gatherings", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w.Run(ctx) // what was taken is spooled even now
+	if got := w.spool.Pending().Samples; got != maxQueued*7 {
+		t.Errorf("spooled = %d, want %d", got, maxQueued*7)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWriterSignsWithSigV4OnceCredentialsAppear(t *testing.T) {
 	url, requests := serve(t)
 	config := DefaultConfig()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,8 +29,17 @@ type Options struct {
 	Logger     *slog.Logger
 }
 
+// maxQueued is how many gatherings may wait for a disk that is slow to take them.
+const maxQueued = 4
+
+type gathering struct {
+	families []*dto.MetricFamily
+	at       time.Time
+}
+
 // Writer takes gathered samples and delivers them.
 type Writer struct {
+	queue   chan gathering
 	encoder *Encoder
 	spool   *Spool
 	sender  sender
@@ -54,6 +64,7 @@ func New(o Options) (*Writer, error) {
 	}
 	registerSpool(o.Registerer, spool)
 	return &Writer{
+		queue:   make(chan gathering, maxQueued),
 		encoder: NewEncoder(o.External),
 		spool:   spool,
 		metrics: m,
@@ -87,10 +98,38 @@ func newClient(c Config) *http.Client {
 	})
 }
 
-// Write encodes one gathering and puts it into the spool. It waits for the disk
-// but never for the store. Only one goroutine may call it.
+// Write hands over one gathering, which must not be changed afterwards. It waits
+// for nothing: when the disk has been too slow for the last few gatherings, this
+// one is dropped and counted.
 func (w *Writer) Write(families []*dto.MetricFamily, at time.Time) {
-	tooLarge := w.encoder.Encode(families, at, func(body Body) { w.spool.Append(body, at) })
+	select {
+	case w.queue <- gathering{families, at}:
+	default:
+		w.metrics.drop(dropDisk, countSamples(families))
+	}
+}
+
+// spoolGatherings encodes what was handed over and puts it into the spool.
+func (w *Writer) spoolGatherings(ctx context.Context) {
+	for {
+		select {
+		case g := <-w.queue:
+			w.spoolGathering(g)
+		case <-ctx.Done():
+			for { // what was handed over before the end is kept
+				select {
+				case g := <-w.queue:
+					w.spoolGathering(g)
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+func (w *Writer) spoolGathering(g gathering) {
+	tooLarge := w.encoder.Encode(g.families, g.at, func(body Body) { w.spool.Append(body, g.at) })
 	if tooLarge > 0 {
 		w.metrics.drop(dropTooLarge, tooLarge)
 	}
@@ -118,9 +157,14 @@ func (w *Writer) Push(ctx context.Context, gatherer prometheus.Gatherer, interva
 	}
 }
 
-// Run sends until ctx ends. What is unsent then stays in the spool for the next
-// start.
-func (w *Writer) Run(ctx context.Context) { w.sender.run(ctx) }
+// Run spools and sends until ctx ends. What is unsent then stays in the spool for
+// the next start.
+func (w *Writer) Run(ctx context.Context) {
+	var spooling sync.WaitGroup
+	spooling.Go(func() { w.spoolGatherings(ctx) })
+	w.sender.run(ctx)
+	spooling.Wait()
+}
 
 // Close lets go of the spool; no other method may run or follow.
 func (w *Writer) Close() error {
