@@ -17,7 +17,7 @@ func matchReadOnly(m *Matcher, e *entry) {
 	}
 	text = strings.ToLower(text)
 	switch {
-	case strings.HasSuffix(system, "-fs") && (text == "remounting filesystem read-only" ||
+	case isFileSystem(system) && (text == "remounting filesystem read-only" ||
 		text == "error: remounting filesystem read-only" || text == "filesystem has been set read-only"):
 	case strings.HasPrefix(system, "BTRFS ") && text == "forced readonly":
 		device, _, _ = strings.Cut(strings.TrimPrefix(device, "device "), " ") // "device nvme1n1 state E"
@@ -31,4 +31,10 @@ func matchReadOnly(m *Matcher, e *entry) {
 	if strings.HasPrefix(device, "loop") { // an image file, not the node's disk
 		o.Action, o.Severity = fault.Investigate, fault.Warning
 	}
+}
+
+// isFileSystem reports whether s is how a file system's driver names itself, "EXT4-fs".
+func isFileSystem(s string) bool {
+	name, ok := strings.CutSuffix(s, "-fs")
+	return ok && name != "" && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == ""
 }

@@ -50,7 +50,7 @@ func contains(s string) func([]byte) bool {
 
 // entry is one candidate message on its way through a rule.
 type entry struct {
-	record *Record
+	record Record
 	at     time.Time
 	text   string
 	out    []health.Observation
@@ -74,7 +74,7 @@ func NewMatcher() *Matcher {
 func (m *Matcher) Match(r *Record, at time.Time) []health.Observation {
 	for i := range rules {
 		if rules[i].candidate(r.Message) {
-			e := entry{record: r, at: at, text: strings.ToValidUTF8(string(r.Message), "\ufffd")}
+			e := entry{record: *r, at: at, text: strings.ToValidUTF8(string(r.Message), "\ufffd")}
 			rules[i].match(m, &e)
 			return e.out
 		}

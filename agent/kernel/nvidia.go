@@ -53,7 +53,7 @@ func matchNVRM(m *Matcher, e *entry) {
 		case strings.HasPrefix(rest, "Xid ("):
 			m.matchXid(e, rest)
 		case strings.HasPrefix(rest, "GPU at "):
-			m.learnGPU(e.record, rest)
+			m.learnGPU(&e.record, rest)
 		case strings.HasPrefix(rest, "GPU "):
 			m.matchFallen(e, rest)
 		case strings.HasPrefix(rest, "The NVIDIA GPU "):
@@ -69,10 +69,10 @@ func matchNVRM(m *Matcher, e *entry) {
 func (m *Matcher) matchXid(e *entry, text string) {
 	pci, code, detail, ok := parseXid(text, "Xid (")
 	if !ok {
-		m.count(e.record, xidCode{code: -1})
+		m.count(&e.record, xidCode{code: -1})
 		return
 	}
-	m.count(e.record, xidCode{code: code})
+	m.count(&e.record, xidCode{code: code})
 	kind, known := xidKinds[code]
 	if !known {
 		return
@@ -185,10 +185,10 @@ func countSXid(m *Matcher, e *entry) {
 		return
 	}
 	if _, code, _, ok := parseXid(rest, "SXid ("); ok {
-		m.count(e.record, xidCode{nvswitch: true, code: code})
+		m.count(&e.record, xidCode{nvswitch: true, code: code})
 		return
 	}
-	m.count(e.record, xidCode{nvswitch: true, code: -1})
+	m.count(&e.record, xidCode{nvswitch: true, code: -1})
 }
 
 func (m *Matcher) gpu(pci string) fault.Subject {

@@ -19,7 +19,8 @@ type Config struct {
 	// Path is the kernel log: the device /dev/kmsg, or a regular file of raw
 	// records, one a line, which stands in for it and whose findings are marked
 	// as simulated. The file belongs to one boot: it is read from its beginning
-	// when the boot id has changed.
+	// when the boot id has changed. It may grow, be replaced, or be emptied; one
+	// that is emptied and at once as long as before looks unchanged.
 	Path string
 	// BootID is the id of the present boot.
 	BootID string
