@@ -60,6 +60,15 @@ func (a Access) Validate() error {
 	return errors.Join(errs...)
 }
 
+// CheckFlags is CheckListen for a daemon's flags. It also refuses Insecure on a
+// socket that systemd passes in, whose address is not known.
+func (a Access) CheckFlags(flags *web.FlagConfig) error {
+	if a.Insecure && flags.WebSystemdSocket != nil && *flags.WebSystemdSocket {
+		return errors.New("access.insecure: refused with --web.systemd-socket, which may listen anywhere")
+	}
+	return a.CheckListen(*flags.WebListenAddresses)
+}
+
 // CheckListen refuses Insecure on anything but loopback addresses.
 func (a Access) CheckListen(addresses []string) error {
 	if !a.Insecure {

@@ -11,6 +11,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,7 +38,8 @@ type Config struct {
 	// gets it as EVENKEEL_ENDPOINT. Simulated requests are refused unless its
 	// host is loopback.
 	Endpoint string `yaml:"endpoint"`
-	// Timeout is how long one call may take before its process group is killed.
+	// Timeout is how long one call may take before its process group is killed;
+	// 0 for DefaultTimeout.
 	Timeout time.Duration `yaml:"timeout"`
 }
 
@@ -54,8 +56,8 @@ func (c Config) Validate() error {
 	case !filepath.IsAbs(c.Program[0]):
 		errs = append(errs, fmt.Errorf("program: %q is not an absolute path", c.Program[0]))
 	}
-	if c.Timeout <= 0 {
-		errs = append(errs, fmt.Errorf("timeout: must be positive, got %s", c.Timeout))
+	if c.Timeout < 0 {
+		errs = append(errs, fmt.Errorf("timeout: must not be negative, got %s", c.Timeout))
 	}
 	if c.Endpoint != "" {
 		if u, err := url.Parse(c.Endpoint); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
@@ -87,6 +89,7 @@ func New(c Config) (*Adapter, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
+	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	return &Adapter{config: c, simulated: loopback(c.Endpoint), turn: make(chan struct{}, maxAtOnce)}, nil
 }
 

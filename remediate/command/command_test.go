@@ -327,7 +327,8 @@ func TestValidate(t *testing.T) {
 		{"no endpoint", func(c *Config) { c.Endpoint = "" }, ""},
 		{"no program", func(c *Config) { c.Program = nil }, "program: must name"},
 		{"relative program", func(c *Config) { c.Program = []string{"schedulerctl"} }, "program: \"schedulerctl\" is not"},
-		{"no timeout", func(c *Config) { c.Timeout = 0 }, "timeout: must be positive"},
+		{"default timeout", func(c *Config) { c.Timeout = 0 }, ""},
+		{"negative timeout", func(c *Config) { c.Timeout = -1 }, "timeout: must not be negative"},
 		{"endpoint without scheme", func(c *Config) { c.Endpoint = "127.0.0.1:7000" }, "endpoint:"},
 	} {
 		c := valid

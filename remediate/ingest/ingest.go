@@ -141,10 +141,14 @@ func (s *Store) Accept(report *fault.NodeReport) error {
 		s.Refused(ReasonCluster)
 		return fmt.Errorf("%w: %q, this is %q", ErrOtherCluster, report.Cluster, s.cluster)
 	}
-	if err := s.hold(report); err != nil {
+	changed, err := s.hold(report)
+	if err != nil {
 		return err
 	}
 	s.accepted.Inc()
+	if !changed {
+		return nil
+	}
 	select {
 	case s.changed <- struct{}{}:
 	default: // a notice is pending already and covers this change too
@@ -152,7 +156,9 @@ func (s *Store) Accept(report *fault.NodeReport) error {
 	return nil
 }
 
-func (s *Store) hold(report *fault.NodeReport) error {
+// hold makes the report the node's newest and reports whether that gives
+// anything to decide.
+func (s *Store) hold(report *fault.NodeReport) (changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	held, known := s.nodes[report.Node]
@@ -161,22 +167,23 @@ func (s *Store) hold(report *fault.NodeReport) error {
 	case known:
 		if position := held.Report.Position(); !report.Position().After(position) {
 			s.Refused(ReasonStale)
-			return &StaleError{Got: report.Position(), Held: position}
+			return false, &StaleError{Got: report.Position(), Held: position}
 		}
 		heldInstance = held.Report.InstanceID
 	case len(s.nodes) >= s.maxNodes:
 		s.Refused(ReasonFull)
-		return fmt.Errorf("%w: %d are held, %s is not one of them", ErrFull, len(s.nodes), report.Node)
+		return false, fmt.Errorf("%w: %d are held, %s is not one of them", ErrFull, len(s.nodes), report.Node)
 	}
 	now := s.now()
 	findings, dropped := merge(s.catalogue, held.Findings, heldInstance, report, now)
 	s.dropped.Add(float64(dropped))
-	s.nodes[report.Node] = Node{Report: report, Received: now, Findings: findings}
-	return nil
+	next := Node{Report: report, Received: now, Findings: findings}
+	s.nodes[report.Node] = next
+	return !known || !sameForDecisions(held, next), nil
 }
 
-// Changed gives the channel on which a value waits after reports were
-// accepted; several may share one value.
+// Changed gives the channel on which a value waits after reports were accepted
+// that gave anything to decide; several may share one value.
 func (s *Store) Changed() <-chan struct{} { return s.changed }
 
 // Nodes gives what is held about every node, ordered by name. The slices and

@@ -292,31 +292,84 @@ func TestSimulatedReachesEveryFinding(t *testing.T) {
 	}
 }
 
+// notices counts the changes that wait.
+func notices(s *Store) int {
+	for n := 0; ; n++ {
+		select {
+		case <-s.Changed():
+		default:
+			return n
+		}
+	}
+}
+
 func TestChangesAreCoalesced(t *testing.T) {
 	s, _ := newStore(t, Options{})
 	for sequence := range uint64(3) {
-		accept(t, s, report(1, sequence+1))
+		accept(t, s, report(1, sequence+1, finding(fault.XidOffTheBus, []fault.State{fault.Bad, fault.OK}[sequence%2])))
 	}
-	notices := 0
-	for {
-		select {
-		case <-s.Changed():
-			notices++
-			continue
-		default:
-		}
-		break
+	if got := notices(s); got != 1 {
+		t.Errorf("%d notices wait after three changes, want 1", got)
 	}
-	if notices != 1 {
-		t.Errorf("%d notices wait after three reports, want 1", notices)
+}
+
+func TestOnlyChangesGiveNotice(t *testing.T) {
+	with := func(change func(*fault.Finding)) fault.Finding {
+		f := finding(fault.XidOffTheBus, fault.Bad)
+		change(&f)
+		return f
 	}
-	if err := s.Accept(report(1, 1)); err == nil {
-		t.Fatal("Accept(stale report) = nil, want an error")
-	}
-	select {
-	case <-s.Changed():
-		t.Error("a refused report gave notice of a change")
-	default:
+	before := with(func(*fault.Finding) {})
+	for _, test := range []struct {
+		name   string
+		change func(*fault.NodeReport)
+		want   int
+	}{
+		{"heartbeat", func(r *fault.NodeReport) { r.SentAt = r.SentAt.Add(time.Minute) }, 0},
+		{"finding seen again", func(r *fault.NodeReport) {
+			r.Findings = []fault.Finding{with(func(f *fault.Finding) { f.Count, f.Last = 2, f.Last.Add(time.Minute) })}
+		}, 0},
+		{"source read again", func(r *fault.NodeReport) { r.Coverage[0].AgeSeconds = 3 }, 0},
+		{"finding confirmed", func(r *fault.NodeReport) {
+			r.Findings = []fault.Finding{with(func(f *fault.Finding) { f.Provisional = true })}
+		}, 1},
+		{"finding explained", func(r *fault.NodeReport) {
+			r.Findings = []fault.Finding{with(func(f *fault.Finding) { f.SubsumedBy = "x" })}
+		}, 1},
+		{"finding cleared", func(r *fault.NodeReport) { r.Findings = []fault.Finding{finding(fault.XidOffTheBus, fault.OK)} }, 1},
+		{"finding left out", func(r *fault.NodeReport) { r.Findings = nil }, 1},
+		{"another finding", func(r *fault.NodeReport) { r.Findings = append(r.Findings, finding(fault.XidNVLink, fault.Bad)) }, 1},
+		{"source lost", func(r *fault.NodeReport) { r.Coverage[0].State = fault.CoverageUnknown }, 1},
+		{"job gone", func(r *fault.NodeReport) { r.Jobs = nil }, 1},
+		{"rebooted", func(r *fault.NodeReport) { r.BootID = "boot-2" }, 1},
+		{"replaced", func(r *fault.NodeReport) { r.InstanceID = "i-0bbb" }, 1},
+		{"simulated", func(r *fault.NodeReport) { r.Simulated = true }, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, _ := newStore(t, Options{})
+			fresh := func(incarnation int64) *fault.NodeReport {
+				r := report(incarnation, 1, before)
+				r.Coverage = []fault.Coverage{{Source: "kernel", State: fault.CoverageOK}}
+				r.Jobs = []fault.Process{{Job: "42", PID: 1, DeviceUUID: "GPU-1"}}
+				return r
+			}
+			accept(t, s, fresh(1))
+			if got := notices(s); got != 1 {
+				t.Fatalf("first report of a node gave %d notices, want 1", got)
+			}
+			second := fresh(2)
+			test.change(second)
+			accept(t, s, second)
+			if got := notices(s); got != test.want {
+				t.Errorf("%d notices, want %d", got, test.want)
+			}
+			if err := s.Accept(fresh(1)); err == nil {
+				t.Fatal("Accept(stale report) = nil, want an error")
+			}
+			if got := notices(s); got != 0 {
+				t.Errorf("a refused report gave %d notices, want 0", got)
+			}
+		})
 	}
 }
 
