@@ -237,6 +237,13 @@ func (i *Incident) struck() bool {
 	return s != nil && s.MayHaveTakenEffect()
 }
 
+// touched reports whether anything was done to the node.
+func (i *Incident) touched() bool {
+	return slices.ContainsFunc(i.Steps, func(s Step) bool {
+		return (s.Name == StepIsolate || s.Destructive()) && s.MayHaveTakenEffect()
+	})
+}
+
 // owesJob reports whether the incident stopped its job and has not resumed it.
 func (i *Incident) owesJob() bool {
 	stop, resume := i.last(StepStop), i.last(StepResume)
@@ -260,4 +267,109 @@ func (i *Incident) clone() *Incident {
 	c.Phases = slices.Clone(i.Phases)
 	c.Decision.Reasons = slices.Clone(i.Decision.Reasons)
 	return &c
+}
+
+// Bounds of one record: an agent that reports without measure must not fill the
+// journal. Of steps and holds the oldest that are over are dropped.
+const (
+	maxFindings = 32
+	maxSteps    = 64
+	maxHolds    = 64
+	maxPhases   = 64
+)
+
+// join adds the candidates that the incident does not know yet, and brings those
+// it knows up to date, so that the snapshot shows them confirmed.
+func (i *Incident) join(nf *NodeFacts, all []candidate, now time.Time) (changed bool) {
+	if nf.Simulated && !i.Simulated {
+		i.Simulated, changed = true, true
+	}
+	for _, c := range all {
+		i.Simulated = i.Simulated || c.finding.Simulated
+		n := slices.IndexFunc(i.Findings, func(s Snapshot) bool { return s.ID == c.finding.ID })
+		switch {
+		case n >= 0 && i.Findings[n].Provisional && !c.finding.Provisional:
+			i.Findings[n].Finding, changed = *c.finding, true
+		case n < 0 && len(i.Findings) < maxFindings:
+			i.Findings = append(i.Findings, Snapshot{Finding: *c.finding, JoinedAt: now})
+			changed = true
+		}
+	}
+	return changed
+}
+
+// decide rests the incident on a candidate.
+func (i *Incident) decide(c *candidate, nf *NodeFacts) (changed bool) {
+	if i.Decision.Finding == c.finding.ID && i.Decision.Remedy == c.decision.Remedy &&
+		i.Decision.Mode == c.decision.Mode && i.Decision.Rule == c.decision.Rule {
+		return false
+	}
+	if i.Decision.Remedy != c.decision.Remedy {
+		i.Approval = nil // the consent was to something else
+	}
+	e := c.evidence(nf, true, time.Time{})
+	i.Kind, i.Family, i.InstanceID, i.BootID = e.Kind, e.Family, e.InstanceID, e.BootID
+	i.Decision = Decision{
+		Remedy: c.decision.Remedy, Mode: c.decision.Mode, Rule: c.decision.Rule,
+		Finding: c.finding.ID, Reasons: []string{c.decision.Reason},
+	}
+	return true
+}
+
+// enter moves the incident into a state.
+func (i *Incident) enter(s State, now time.Time) {
+	i.State = s
+	i.Phases[len(i.Phases)-1].To = now
+	i.Phases = append(i.Phases, Phase{State: s, From: now})
+}
+
+// since is when the incident entered its state.
+func (i *Incident) since() time.Time { return i.Phases[len(i.Phases)-1].From }
+
+// hold makes these holds, and no other, the ones in force.
+func (i *Incident) hold(holds []guard.Hold, now time.Time) (changed bool) {
+	for n := range i.Holds {
+		h := &i.Holds[n]
+		if h.To.IsZero() && !slices.ContainsFunc(holds, h.same) {
+			h.To, changed = now, true
+		}
+	}
+	for _, h := range holds {
+		if i.heldSince(h).IsZero() {
+			i.Holds = append(i.Holds, HoldPeriod{Hold: h, From: now})
+			changed = true
+		}
+	}
+	return changed
+}
+
+func (p *HoldPeriod) same(h guard.Hold) bool { return p.Guard == h.Guard && p.Reason == h.Reason }
+
+// heldSince is when a hold that is in force began, zero if it is not in force.
+func (i *Incident) heldSince(h guard.Hold) time.Time {
+	for n := range i.Holds {
+		if p := &i.Holds[n]; p.To.IsZero() && p.same(h) {
+			return p.From
+		}
+	}
+	return time.Time{}
+}
+
+// trim keeps the record within its bounds.
+func (i *Incident) trim() {
+	i.Steps = dropOldest(i.Steps, maxSteps, func(s *Step) bool { return !s.MayHaveTakenEffect() })
+	i.Holds = dropOldest(i.Holds, maxHolds, func(h *HoldPeriod) bool { return !h.To.IsZero() })
+	i.Phases = dropOldest(i.Phases, maxPhases, func(p *Phase) bool { return !p.To.IsZero() })
+}
+
+// dropOldest drops elements that are over until at most limit are left.
+func dropOldest[T any](all []T, limit int, over func(*T) bool) []T {
+	excess := len(all) - limit
+	return slices.DeleteFunc(all, func(e T) bool {
+		if excess <= 0 || !over(&e) {
+			return false
+		}
+		excess--
+		return true
+	})
 }

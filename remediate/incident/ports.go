@@ -31,7 +31,8 @@ const (
 type NodeView struct {
 	Node       string     `json:"node"`
 	Responding Responding `json:"responding,omitempty"`
-	// Isolated is true while the node gets no new work, whoever asked for it.
+	// Isolated is true while the node gets no new work because somebody asked for
+	// that, whoever it was. A node that is merely down is not isolated.
 	Isolated bool `json:"isolated"`
 	// IsolationKey is the key of the isolation that Evenkeel placed, empty if the
 	// node is not isolated or a human or another system did it.
@@ -131,7 +132,10 @@ type Machine struct {
 	Group  string `json:"group,omitempty"`
 	Status string `json:"status"` // the provider's own word
 	// Running is true when the provider says the instance works. Its view lags.
-	Running  bool      `json:"running"`
+	Running bool `json:"running"`
+	// Busy is true while the provider itself is at work on the instance: starting,
+	// shutting down, updating or checking it. It is left alone then.
+	Busy     bool      `json:"busy,omitempty"`
 	Launched time.Time `json:"launched,omitzero"`
 	Message  string    `json:"message,omitempty"`
 }
