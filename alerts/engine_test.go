@@ -199,6 +199,8 @@ func parseExposition(t *testing.T, exposition string) map[string]*dto.MetricFami
 	return families
 }
 
+var daemons = []string{"agent", "collector", "remediator"}
+
 // exposition reads what a daemon exports.
 func exposition(t *testing.T, daemon string) string {
 	t.Helper()

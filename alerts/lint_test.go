@@ -134,20 +134,8 @@ func TestRecordNames(t *testing.T) {
 
 // A misspelt metric makes a rule that never fires and never complains.
 func TestRulesUseExportedMetrics(t *testing.T) {
-	exported := map[string]bool{}
-	for _, daemon := range []string{"agent", "collector", "remediator"} {
-		for name := range parseExposition(t, exposition(t, daemon)) {
-			exported[name] = true
-		}
-	}
-	eachRule(t, func(t *testing.T, _ rulefmt.Rule, expr parser.Expr) {
-		parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
-			if v, ok := n.(*parser.VectorSelector); ok && !exported[v.Name] {
-				t.Errorf("no daemon exports %s", v.Name)
-			}
-			return nil
-		})
-	})
+	exported := exportedNames(t)
+	eachRule(t, func(t *testing.T, _ rulefmt.Rule, expr parser.Expr) { checkSelectors(t, expr, exported) })
 }
 
 func TestEveryWaitGivesItsReason(t *testing.T) {
@@ -176,4 +164,57 @@ func TestEveryWaitGivesItsReason(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Queries in runbooks are copied in a hurry: they have to work.
+func TestRunbookQueries(t *testing.T) {
+	exported := exportedNames(t)
+	pages, err := filepath.Glob(filepath.Join(runbookPath, "Evenkeel*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range pages {
+		content, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := strings.Split(string(content), "```promql\n")[1:]
+		if len(blocks) == 0 {
+			t.Errorf("%s has no query", page)
+		}
+		for _, block := range blocks {
+			query, _, closed := strings.Cut(block, "```")
+			if !closed {
+				t.Fatalf("%s: a query does not end", page)
+			}
+			expr, err := promqlParser.ParseExpr(query)
+			if err != nil {
+				t.Errorf("%s: %v", page, err)
+				continue
+			}
+			checkSelectors(t, expr, exported)
+		}
+	}
+}
+
+// exportedNames gives the names of the metrics that the daemons export.
+func exportedNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	for _, daemon := range daemons {
+		for name := range parseExposition(t, exposition(t, daemon)) {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+func checkSelectors(t *testing.T, expr parser.Expr, exported map[string]bool) {
+	t.Helper()
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		if v, ok := n.(*parser.VectorSelector); ok && !exported[v.Name] {
+			t.Errorf("no daemon exports %s", v.Name)
+		}
+		return nil
+	})
 }

@@ -39,9 +39,10 @@ func fleetPanels() panels {
 			WithTarget(series(`sum by (state) (evenkeel_remediator_incidents{cluster="$cluster"}) > 0`, "incident {{state}}").RefId("A")).
 			WithTarget(series(`max by (reason) (evenkeel_remediator_holds{cluster="$cluster"}) > 0`, "held by {{reason}}").RefId("B")),
 
-		bars("Actions", "What Evenkeel did in the selected time, by outcome. Good: few, and none with the outcome ambiguous.", 8).
+		bars("Actions", "What Evenkeel did in the selected time, by outcome. Good: few, all done. Ambiguous calls are followed by settled ones.", 8).
 			Unit(units.Short).Decimals(0).
-			WithTarget(latest(`sum by (action, outcome) (increase(evenkeel_remediator_actions_total{cluster="$cluster"}[$__range]))`, "{{action}}: {{outcome}}").RefId("A")),
+			NoValue("none").
+			WithTarget(latest(`sum by (action, outcome) (increase(evenkeel_remediator_actions_total{cluster="$cluster"}[$__range])) > 0`, "{{action}}: {{outcome}}").RefId("A")),
 
 		list("Findings", "Everything that agents currently say is wrong, one line each. Good: no line. A provisional finding waits for confirmation; a simulated one was injected.", 16,
 			"node", "kind", "severity", "action", "device", "pci", "provisional", "simulated").
