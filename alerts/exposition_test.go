@@ -84,3 +84,34 @@ func goldenShapes(t *testing.T, dir string) map[string]shape {
 	}
 	return shapes
 }
+
+// A metric that a daemon no longer has must not live on in testdata, where it
+// would keep rules and panels alive that ask for it.
+func TestDaemonsHaveEveryMetricOfTheExpositions(t *testing.T) {
+	for daemon, part := range map[string]string{"agent": "agent", "collector": "collector", "remediator": "remediate"} {
+		code := source(t, filepath.Join("..", part))
+		for name := range parseExposition(t, exposition(t, daemon)) {
+			if !strings.Contains(code, `"`+name+`"`) {
+				t.Errorf("testdata/%s.prom has %s, which no source file below %s names", daemon, name, part)
+			}
+		}
+	}
+}
+
+// source gives the Go code below dir, without its tests.
+func source(t *testing.T, dir string) string {
+	t.Helper()
+	var code strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		code.Write(content)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code.String()
+}

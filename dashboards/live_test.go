@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/golang/snappy"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -68,7 +69,7 @@ func push(t *testing.T, s *store.Store, lines []string, round int) {
 	var request prompb.WriteRequest
 	for _, line := range lines {
 		series, value := sample(t, line)
-		if cumulative(series.Get(labels.MetricName)) {
+		if cumulative(series.Get(model.MetricNameLabel)) {
 			value += float64(round)
 		}
 		request.Timeseries = append(request.Timeseries, prompb.TimeSeries{

@@ -54,7 +54,7 @@ func fleetPanels() panels {
 			Unit(units.Seconds).
 			WithTarget(latest(`sum by (phase) (increase(evenkeel_remediator_phase_seconds_sum{cluster="$cluster"}[$__range])) / (sum by (phase) (increase(evenkeel_remediator_phase_seconds_count{cluster="$cluster"}[$__range])) > 0)`, "{{phase}}").RefId("A")),
 
-		lines("Report age", "Time since the newest report of a node, the ten oldest. Good: below a heartbeat. Above the line the node's health is unknown; below zero it never reported.", 12).
+		lines("Report age", "Time since the newest report of a node, the ten oldest. Good: below a heartbeat. Above the line the node's health is unknown.", 12).
 			Unit(units.Seconds).
 			Thresholds(steps(good, step{60, poor})).ThresholdsStyle(thresholdLine()).
 			WithTarget(series(`topk(10, max by (node) (evenkeel_remediator_node_report_age_seconds{cluster="$cluster", node=~"$node"}))`, "{{node}}").RefId("A")),
@@ -104,7 +104,7 @@ func expertPanels() panels {
 			WithTransformation(dashboard.DataTransformerConfig{Id: "convertFieldType", Options: map[string]any{"conversions": []map[string]string{{"targetField": "layer", "destinationType": "string"}}}}).
 			WithTarget(rows(`min by (layer) (evenkeel_moe_layer_balancedness_ratio{cluster="$cluster", model="$model"})`).RefId("A")),
 
-		lines("Hot experts", "Share of all tokens that the hottest experts get, 1 being the hottest, in the replica where it is highest. Good: flat and close together.", 8).
+		lines("Hot experts", "Share of its layer's tokens that each of the hottest experts gets, 1 being the hottest, in the replica where it is highest. Good: flat and close together.", 8).
 			Unit(units.PercentUnit).Min(0).
 			WithTarget(series(`max by (hotness) (evenkeel_moe_expert_share_ratio{cluster="$cluster", model="$model"})`, "expert {{hotness}}").RefId("A")),
 
@@ -116,7 +116,7 @@ func expertPanels() panels {
 			NoValue("all ranks are normal").
 			WithTarget(rows(`max by (replica, rank, node, verdict) (evenkeel_rank_verdict{cluster="$cluster", model="$model", verdict!="normal"}) == 1`).RefId("A")),
 
-		lines("Tokens per rank", "Tokens that each rank got in the last window, the ten busiest. Good: lines close together. A rank far above is the one the others wait for.", 8).
+		lines("Tokens per rank", "Top-k assignments that each rank got in the newest window, over all layers, the ten busiest. Good: lines close together. A rank far above is the one the others wait for.", 8).
 			Unit(units.SiShort).Min(0).
 			WithTarget(series(`topk(10, sum by (replica, rank, node) (evenkeel_moe_rank_tokens{cluster="$cluster", model="$model"}))`, "{{replica}} rank {{rank}} on {{node}}").RefId("A")),
 
