@@ -97,25 +97,49 @@ func New(o Options) (http.Handler, error) {
 		return nil, fmt.Errorf("landing page: %w", err)
 	}
 	mux := http.NewServeMux()
-	open := func(pattern string, h http.HandlerFunc) { mux.Handle(pattern, h) }
-	restricted := func(role httpserve.Role, pattern string, h http.HandlerFunc) {
-		mux.Handle(pattern, o.Access.Require(role, h))
+	for _, r := range s.routes(landing) {
+		var h http.Handler = r.handler
+		if r.role != open {
+			h = o.Access.Require(r.role, h)
+		}
+		mux.Handle(r.pattern, h)
 	}
-	open("GET /{$}", landing.ServeHTTP)
-	open("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP)
-	open("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "evenkeel-remediator is healthy.") })
-	open("GET /-/ready", s.ready)
-	open("POST /v1/reports", s.report) // asks for the node's own name instead of a role
-	restricted(httpserve.RoleRead, "GET /v1/nodes", s.nodes)
-	restricted(httpserve.RoleRead, "GET /v1/incidents", s.incidents)
-	restricted(httpserve.RoleRead, "GET /v1/incidents/{id}", s.incident)
-	restricted(httpserve.RoleRead, "GET /v1/holds", s.holds)
-	restricted(httpserve.RoleRead, "GET /v1/kill-switch", s.killSwitch)
-	restricted(httpserve.RoleAdmin, "PUT /v1/kill-switch", s.setKillSwitch)
-	restricted(httpserve.RoleAdmin, "DELETE /v1/kill-switch", s.clearKillSwitch)
-	restricted(httpserve.RoleAdmin, "POST /v1/incidents/{id}/approve", s.approve)
-	restricted(httpserve.RoleWake, "POST /v1/wake", s.wake)
 	return http.NewCrossOriginProtection().Handler(mux), nil
+}
+
+// open marks a route that needs no role.
+const open httpserve.Role = ""
+
+type route struct {
+	pattern string
+	role    httpserve.Role
+	handler http.HandlerFunc
+}
+
+// routes is everything that can be called. A new route gets its line in
+// docs/access.md, which a test compares with what the routes do.
+func (s server) routes(landing http.Handler) []route {
+	metrics := promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	return []route{
+		{"GET /{$}", open, landing.ServeHTTP},
+		{"GET /metrics", open, metrics.ServeHTTP},
+		{"GET /-/healthy", open, s.healthy},
+		{"GET /-/ready", open, s.ready},
+		{"POST /v1/reports", open, s.report}, // asks for the node's own name instead of a role
+		{"POST /v1/wake", httpserve.RoleWake, s.wake},
+		{"GET /v1/nodes", httpserve.RoleRead, s.nodes},
+		{"GET /v1/incidents", httpserve.RoleRead, s.incidents},
+		{"GET /v1/incidents/{id}", httpserve.RoleRead, s.incident},
+		{"GET /v1/holds", httpserve.RoleRead, s.holds},
+		{"GET /v1/kill-switch", httpserve.RoleRead, s.killSwitch},
+		{"PUT /v1/kill-switch", httpserve.RoleAdmin, s.setKillSwitch},
+		{"DELETE /v1/kill-switch", httpserve.RoleAdmin, s.clearKillSwitch},
+		{"POST /v1/incidents/{id}/approve", httpserve.RoleAdmin, s.approve},
+	}
+}
+
+func (s server) healthy(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintln(w, "evenkeel-remediator is healthy.")
 }
 
 func (s server) ready(w http.ResponseWriter, _ *http.Request) {
