@@ -59,9 +59,9 @@ func TestRecordingRules(t *testing.T) {
 		},
 		{
 			name:   "ranks by verdict",
-			record: "cluster_verdict:evenkeel_rank_verdict:sum",
+			record: "cluster_model_verdict:evenkeel_rank_verdict:sum",
 			run:    func(c *cluster) { c.step(exposition(c.t, "collector")) },
-			want:   []string{`{cluster="east", verdict="busy"} 1`, `{cluster="east", verdict="normal"} 2`},
+			want:   []string{`{cluster="east", model="dsv3", verdict="busy"} 1`, `{cluster="east", model="dsv3", verdict="normal"} 2`},
 		},
 	}
 	for _, tc := range tests {

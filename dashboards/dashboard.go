@@ -34,7 +34,7 @@ func Build() (dashboard.Dashboard, error) {
 	}
 	for _, row := range []struct {
 		title  string
-		panels []cog.Builder[dashboard.Panel]
+		panels panels
 	}{
 		{"Fleet", fleetPanels()},
 		{"Accelerators", acceleratorPanels()},

@@ -212,3 +212,20 @@ func TestQueriesHaveNoVariableLeft(t *testing.T) {
 		}
 	}
 }
+
+// A recorded series that nobody reads costs every evaluation and tells nobody.
+func TestEveryRecordedSeriesIsShown(t *testing.T) {
+	rules, err := os.ReadFile("../alerts/rules/evenkeel.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := regexp.MustCompile(`(?m)^ *- record: (\S+)$`).FindAllStringSubmatch(string(rules), -1)
+	if len(records) == 0 {
+		t.Fatal("the shipped rules record nothing")
+	}
+	for _, record := range records {
+		if !slices.ContainsFunc(queries(t, vars), func(q dashboards.PanelQuery) bool { return strings.Contains(q.Expr, record[1]) }) {
+			t.Errorf("no panel shows %s", record[1])
+		}
+	}
+}

@@ -5,12 +5,15 @@ import (
 	"slices"
 
 	"github.com/grafana/grafana-foundation-sdk/go/barchart"
+	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/common"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/grafana/grafana-foundation-sdk/go/stat"
 	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
 	"github.com/grafana/grafana-foundation-sdk/go/units"
 )
+
+type panels = []cog.Builder[dashboard.Panel]
 
 // Panels with one line per node or rank show the ten most telling ones: more
 // cannot be told apart, and the variable node picks any other.
@@ -19,7 +22,7 @@ func fleetPanels() panels {
 	return panels{
 		stat.NewPanelBuilder().
 			Title("Nodes by state").
-			Description("What the remediator holds about each node. Good: all ok. Unknown is not ok: nothing current is known about the node.").
+			Description("What the remediator holds about each node, and what agents say themselves. Good: all ok. Unknown is not ok: nothing current is known about the node.").
 			Datasource(datasource()).
 			Height(panelHeight).Span(6).
 			Unit(units.Short).
@@ -30,7 +33,9 @@ func fleetPanels() panels {
 			OverrideByName("ok", fixed(good)).
 			OverrideByName("bad", fixed(poor)).
 			OverrideByName("unknown", fixed(unclear)).
-			WithTarget(series(`sum by (state) (evenkeel_remediator_nodes{cluster="$cluster"})`, "{{state}}").RefId("A")),
+			OverrideByName("bad, say agents", fixed(poor)).
+			WithTarget(series(`sum by (state) (evenkeel_remediator_nodes{cluster="$cluster"})`, "{{state}}").RefId("A")).
+			WithTarget(series(`sum(cluster:evenkeel_nodes_bad:count{cluster="$cluster"})`, "bad, say agents").RefId("B")),
 
 		lines("Open incidents and holds", "Incidents by the state they are in, and what holds them back. Good: empty, or an incident that moves on. A hold that stands needs a person.", 10).
 			Unit(units.Short).Decimals(0).Min(0).
@@ -73,6 +78,7 @@ func acceleratorPanels() panels {
 
 		lines("SM clock", "The slowest GPU of each node as a share of its highest clock, the ten slowest nodes. Good: all near the top under load. One slow GPU slows the whole job.", 8).
 			Unit(units.PercentUnit).Max(1).
+			Legend(legend(lowestFirst)).
 			WithTarget(series(`bottomk(10, min by (node) (DCGM_FI_DEV_SM_CLOCK{cluster="$cluster", node=~"$node"} / DCGM_FI_DEV_MAX_SM_CLOCK{cluster="$cluster", node=~"$node"}))`, "{{node}}").RefId("A")),
 
 		lines("Power", "Draw of all GPUs of a node, the ten highest. Good: nodes of one job draw alike. A node far below waits for others or has stopped.", 8).
@@ -85,24 +91,12 @@ func expertPanels() panels {
 	return panels{
 		lines("Balancedness", "Mean over busiest rank: at 50% every layer takes twice the time that an even spread needs. Good: above 80%. Falling with healthy nodes: place the experts anew.", 8).
 			Unit(units.PercentUnit).Min(0).Max(1).
+			Legend(legend(lowestFirst)).
 			Thresholds(steps(poor, step{0.5, good})).ThresholdsStyle(thresholdLine()).
 			WithTarget(series(`min by (replica) (evenkeel_moe_balancedness_ratio{cluster="$cluster", model="$model", method="ratio_of_sums"})`, "{{replica}}: all layers").RefId("A")).
 			WithTarget(series(`min by (replica) (cluster_model_replica:evenkeel_moe_layer_balancedness_ratio:min{cluster="$cluster", model="$model"})`, "{{replica}}: worst layer").RefId("B")),
 
-		barchart.NewPanelBuilder().
-			Title("Balancedness per layer").
-			Description("The replica with the least balance, for each layer. Good: an even row. A few low bars are a few hot experts; all low is a bad placement.").
-			Datasource(datasource()).
-			Height(panelHeight).Span(8).
-			Unit(units.PercentUnit).Min(0).Max(1).
-			XField("layer").XTickLabelSpacing(100).
-			ShowValue(common.VisibilityModeNever).
-			Legend(common.NewVizLegendOptionsBuilder().ShowLegend(false).DisplayMode(common.LegendDisplayModeHidden)).
-			WithTransformation(dashboard.DataTransformerConfig{Id: "organize", Options: map[string]any{"excludeByName": map[string]bool{"Time": true}}}).
-			WithTransformation(dashboard.DataTransformerConfig{Id: "convertFieldType", Options: map[string]any{"conversions": []map[string]string{{"targetField": "layer", "destinationType": "number"}}}}).
-			WithTransformation(dashboard.DataTransformerConfig{Id: "sortBy", Options: map[string]any{"sort": []map[string]string{{"field": "layer"}}}}).
-			WithTransformation(dashboard.DataTransformerConfig{Id: "convertFieldType", Options: map[string]any{"conversions": []map[string]string{{"targetField": "layer", "destinationType": "string"}}}}).
-			WithTarget(rows(`min by (layer) (evenkeel_moe_layer_balancedness_ratio{cluster="$cluster", model="$model"})`).RefId("A")),
+		layers(),
 
 		lines("Hot experts", "Share of its layer's tokens that each of the hottest experts gets, 1 being the hottest, in the replica where it is highest. Good: flat and close together.", 8).
 			Unit(units.PercentUnit).Min(0).
@@ -122,6 +116,7 @@ func expertPanels() panels {
 
 		lines("KV cache hit rate", "Tokens found in any tier per token looked up. Good: steady for steady traffic. No line means no look-ups; the panel beside it shows both numbers.", 12).
 			Unit(units.PercentUnit).Min(0).Max(1).
+			Legend(legend(lowestFirst)).
 			WithTarget(series(`cluster_model:evenkeel_kv_cache_hit_tokens_per_query_tokens:ratio_rate5m{cluster="$cluster", model="$model"}`, "all replicas, 5m").RefId("A")).
 			WithTarget(series(`bottomk(10, min by (replica) (evenkeel_kv_cache_hit_ratio{cluster="$cluster", model="$model"}))`, "{{replica}}").RefId("B")),
 
@@ -132,12 +127,34 @@ func expertPanels() panels {
 	}
 }
 
+// layers is a bar for each layer. A label is text to Grafana, so it is sorted as a
+// number in between.
+func layers() *barchart.PanelBuilder {
+	convert := func(to string) dashboard.DataTransformerConfig {
+		return transform("convertFieldType", map[string]any{"conversions": []map[string]string{{"targetField": "layer", "destinationType": to}}})
+	}
+	return barchart.NewPanelBuilder().
+		Title("Balancedness per layer").
+		Description("The replica with the least balance, for each layer. Good: an even row. A few low bars are a few hot experts; all low is a bad placement.").
+		Datasource(datasource()).
+		Height(panelHeight).Span(8).
+		Unit(units.PercentUnit).Min(0).Max(1).
+		XField("layer").XTickLabelSpacing(100).
+		ShowValue(common.VisibilityModeNever).
+		Legend(common.NewVizLegendOptionsBuilder().ShowLegend(false).DisplayMode(common.LegendDisplayModeHidden)).
+		WithTransformation(transform("organize", map[string]any{"excludeByName": map[string]bool{"Time": true}})).
+		WithTransformation(convert("number")).
+		WithTransformation(transform("sortBy", map[string]any{"sort": []map[string]string{{"field": "layer"}}})).
+		WithTransformation(convert("string")).
+		WithTarget(rows(`min by (layer) (evenkeel_moe_layer_balancedness_ratio{cluster="$cluster", model="$model"})`).RefId("A"))
+}
+
 func verdicts() *timeseries.PanelBuilder {
 	panel := lines("Rank verdicts", "Ranks by verdict. Good: all normal. Unknown: a number is missing or stale, so nobody can tell.", 8).
 		Unit(units.Short).Decimals(0).Min(0).
 		Stacking(common.NewStackingConfigBuilder().Mode(common.StackingModeNormal)).
 		FillOpacity(40).
-		WithTarget(series(`sum by (verdict) (evenkeel_rank_verdict{cluster="$cluster", model="$model"})`, "{{verdict}}").RefId("A"))
+		WithTarget(series(`sum by (verdict) (cluster_model_verdict:evenkeel_rank_verdict:sum{cluster="$cluster", model="$model"})`, "{{verdict}}").RefId("A"))
 	for _, verdict := range slices.Sorted(maps.Keys(verdictColors)) {
 		panel.OverrideByName(verdict, fixed(verdictColors[verdict]))
 	}

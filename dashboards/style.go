@@ -2,7 +2,6 @@ package dashboards
 
 import (
 	"github.com/grafana/grafana-foundation-sdk/go/bargauge"
-	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/common"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/grafana/grafana-foundation-sdk/go/table"
@@ -20,8 +19,7 @@ const (
 	unclear = "purple" // not known: neither good nor bad
 )
 
-// lines is a panel of lines over time with a legend that a person can read:
-// a table, the line that matters most on top.
+// lines is a panel of lines over time, the highest first in its legend.
 func lines(title, description string, width uint32) *timeseries.PanelBuilder {
 	return timeseries.NewPanelBuilder().
 		Title(title).
@@ -32,16 +30,31 @@ func lines(title, description string, width uint32) *timeseries.PanelBuilder {
 		LineWidth(1).
 		FillOpacity(5).
 		ShowPoints(common.VisibilityModeAuto).
-		Legend(common.NewVizLegendOptionsBuilder().
-			DisplayMode(common.LegendDisplayModeTable).
-			Placement(common.LegendPlacementBottom).
-			ShowLegend(true).
-			Calcs([]string{"lastNotNull", "max"}).
-			SortBy("Last *").
-			SortDesc(true)).
+		Legend(legend(highestFirst)).
 		Tooltip(common.NewVizTooltipOptionsBuilder().
 			Mode(common.TooltipDisplayModeMulti).
 			Sort(common.SortOrderDescending))
+}
+
+// The orders of a legend: the line that matters most comes first.
+const (
+	highestFirst = true
+	lowestFirst  = false
+)
+
+// legend is a table that a person can read.
+func legend(descending bool) *common.VizLegendOptionsBuilder {
+	calc := "min"
+	if descending {
+		calc = "max"
+	}
+	return common.NewVizLegendOptionsBuilder().
+		DisplayMode(common.LegendDisplayModeTable).
+		Placement(common.LegendPlacementBottom).
+		ShowLegend(true).
+		Calcs([]string{"lastNotNull", calc}).
+		SortBy("Last *").
+		SortDesc(descending)
 }
 
 // bars is a panel of horizontal bars, one for each series.
@@ -72,13 +85,15 @@ func list(title, description string, width uint32, columns ...string) *table.Pan
 		Height(panelHeight).
 		Span(width).
 		Filterable(true).
-		WithTransformation(dashboard.DataTransformerConfig{
-			Id: "organize",
-			Options: map[string]any{
-				"excludeByName": map[string]bool{"Time": true, "Value": true},
-				"indexByName":   order,
-			},
-		})
+		WithTransformation(transform("organize", map[string]any{
+			"excludeByName": map[string]bool{"Time": true, "Value": true},
+			"indexByName":   order,
+		}))
+}
+
+// transform reshapes a table before it is shown.
+func transform(id string, options map[string]any) dashboard.DataTransformerConfig {
+	return dashboard.DataTransformerConfig{Id: id, Options: options}
 }
 
 // step is a threshold: the colour from this value on.
@@ -122,5 +137,3 @@ var (
 	severityColors = map[string]string{"info": neutral, "warning": caution, "error": poor, "fatal": poor}
 	verdictColors  = map[string]string{"normal": good, "busy": caution, "sick": poor, "both": poor, "unknown": unclear}
 )
-
-type panels = []cog.Builder[dashboard.Panel]
