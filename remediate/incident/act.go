@@ -37,7 +37,7 @@ func (d *driver) acting(ctx context.Context) (time.Duration, error) {
 // strike checks everything again with the newest facts and fresh views of the
 // orchestrator and the provider, journals the intent, and makes the call.
 func (d *driver) strike(ctx context.Context, l look) (time.Duration, error) {
-	if ok, why := d.cleared(l); ok {
+	if ok, why := l.i.cleared(); ok {
 		return d.recovering(ctx, l, why)
 	}
 	if holds := d.wouldHold(l); len(holds) > 0 && !d.suspectsTakeOver(l) {
@@ -61,7 +61,7 @@ func (d *driver) strike(ctx context.Context, l look) (time.Duration, error) {
 	if l, err = d.look(ctx); err != nil {
 		return 0, err
 	}
-	if ok, why := d.cleared(l); ok {
+	if ok, why := l.i.cleared(); ok {
 		return d.recovering(ctx, l, why)
 	}
 	witnesses := append(reportWitness(l), orchestratorWitness(view), guard.Witness{Name: "provider", Known: true, InstanceID: machine.InstanceID})

@@ -123,10 +123,11 @@ func (d *driver) look(ctx context.Context) (look, error) {
 	d.mu.Unlock()
 	l := look{now: now, node: node, current: current}
 	if node != nil {
-		if all := d.judge.candidates(node, current); len(all) > 0 {
-			if err := d.refresh(ctx, node, all, now); err != nil {
-				return look{}, err
-			}
+		all := d.judge.candidates(node, current)
+		if err := d.refresh(ctx, node, all, l); err != nil {
+			return look{}, err
+		}
+		if len(all) > 0 {
 			l.best = &all[0]
 			d.mu.Lock()
 			l.since = d.beginning[all[0].finding.ID]
@@ -137,11 +138,12 @@ func (d *driver) look(ctx context.Context) (look, error) {
 	return l, nil
 }
 
-// refresh journals what the candidates change of the incident, if anything.
-func (d *driver) refresh(ctx context.Context, node *NodeFacts, all []candidate, now time.Time) error {
+// refresh journals what the facts change of the incident, if anything.
+func (d *driver) refresh(ctx context.Context, node *NodeFacts, all []candidate, l look) error {
 	change := func(i *Incident) bool {
-		changed := i.join(node, all, now)
-		if (all[0].standing || i.State == Observed) && !i.struck() && i.Outcome == "" && i.decide(&all[0], node) {
+		changed := i.join(node, all, l.now)
+		changed = d.judge.clear(i, node, l.current) || changed
+		if len(all) > 0 && (all[0].standing || i.State == Observed) && !i.struck() && i.Outcome == "" && i.decide(&all[0], node) {
 			i.PolicyVersion = d.opts.Policy.Version
 			changed = true
 		}
@@ -151,15 +153,6 @@ func (d *driver) refresh(ctx context.Context, node *NodeFacts, all []candidate, 
 		return nil
 	}
 	return d.save(ctx, d.t, func(i *Incident) { change(i) })
-}
-
-// cleared reports whether the evidence was ended before anything was done to the
-// node.
-func (d *driver) cleared(l look) (bool, string) {
-	if l.node == nil {
-		return false, ""
-	}
-	return d.judge.allCleared(l.i, l.node, l.current)
 }
 
 // enter journals a transition.

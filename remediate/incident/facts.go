@@ -130,20 +130,23 @@ func (j *judge) cleared(s *Snapshot, nf *NodeFacts, current bool) (bool, string)
 	return false, ""
 }
 
-// allCleared reports whether every finding of the incident was ended.
-func (j *judge) allCleared(i *Incident, nf *NodeFacts, current bool) (bool, string) {
-	reasons := ""
+// clear notes in the incident which of its findings were ended, and forgets that
+// of one that is bad again. Agents and the receiver of their reports do not keep
+// an ended finding for ever, so it is noted when it is seen.
+func (j *judge) clear(i *Incident, nf *NodeFacts, current bool) (changed bool) {
 	for n := range i.Findings {
-		ok, why := j.cleared(&i.Findings[n], nf, current)
-		if !ok {
-			return false, ""
+		s := &i.Findings[n]
+		ended := s.Ended
+		if slices.ContainsFunc(nf.Findings, func(f fault.Finding) bool { return f.ID == s.ID && f.State == fault.Bad && !f.History }) {
+			ended = ""
+		} else if ok, why := j.cleared(s, nf, current); ok {
+			ended = cmp.Or(ended, why)
 		}
-		if reasons != "" {
-			reasons += "; "
+		if ended != s.Ended {
+			s.Ended, changed = ended, true
 		}
-		reasons += why
 	}
-	return len(i.Findings) > 0, reasons
+	return changed
 }
 
 // healthy reports whether the node may be given back: its fresh report says ok,

@@ -2,6 +2,7 @@ package incident
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/evenkeel/evenkeel/internal/fault"
@@ -140,6 +141,8 @@ type Decision struct {
 type Snapshot struct {
 	fault.Finding
 	JoinedAt time.Time `json:"joined_at"`
+	// Ended says which evidence ended the finding, empty while none has.
+	Ended string `json:"ended,omitempty"`
 }
 
 // HoldPeriod is a time during which a guard or the world held the incident.
@@ -235,6 +238,18 @@ func (i *Incident) act() *Step { return i.last(StepReboot, StepReplace) }
 func (i *Incident) struck() bool {
 	s := i.act()
 	return s != nil && s.MayHaveTakenEffect()
+}
+
+// cleared reports whether evidence ended every finding, and which.
+func (i *Incident) cleared() (bool, string) {
+	var reasons []string
+	for n := range i.Findings {
+		if i.Findings[n].Ended == "" {
+			return false, ""
+		}
+		reasons = append(reasons, i.Findings[n].Ended)
+	}
+	return len(reasons) > 0, strings.Join(reasons, "; ")
 }
 
 // touched reports whether anything was done to the node.

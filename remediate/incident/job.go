@@ -113,7 +113,7 @@ func (d *driver) checkpointGate(ctx context.Context) (time.Duration, error) {
 // once: until then it may limp on.
 func (d *driver) stop(ctx context.Context, l look, s *Step) (time.Duration, error) {
 	if s == nil || !s.MayHaveTakenEffect() {
-		if ok, why := d.cleared(l); ok {
+		if ok, why := l.i.cleared(); ok {
 			return d.recovering(ctx, l, why)
 		}
 		if !l.i.ResumeFirst && l.i.Decision.Remedy != fault.RestartApp {

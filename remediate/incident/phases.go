@@ -34,7 +34,7 @@ func (d *driver) observed(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	if ok, why := d.cleared(l); ok {
+	if ok, why := l.i.cleared(); ok {
 		return d.finish(ctx, Recovered, why)
 	}
 	if l.best != nil && l.best.standing {
@@ -50,7 +50,7 @@ func (d *driver) confirmed(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	if ok, why := d.cleared(l); ok {
+	if ok, why := l.i.cleared(); ok {
 		if l.i.isolationKey() != "" { // asked for, and the answer was lost
 			return d.enter(ctx, Validating, why, nil)
 		}
@@ -79,7 +79,7 @@ func (d *driver) isolated(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	if ok, why := d.cleared(l); ok {
+	if ok, why := l.i.cleared(); ok {
 		return d.recovering(ctx, l, why)
 	}
 	return d.plan(ctx, l)

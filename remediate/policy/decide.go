@@ -41,5 +41,5 @@ func (m *Match) matches(f *fault.Finding, row *fault.Row) bool {
 	return (len(m.Kinds) == 0 || slices.Contains(m.Kinds, f.Kind)) &&
 		(len(m.Families) == 0 || slices.Contains(m.Families, row.Family)) &&
 		(m.SeverityAtLeast == "" || f.Severity.Rank() >= m.SeverityAtLeast.Rank()) &&
-		(len(m.Actions) == 0 || slices.Contains(m.Actions, f.Action))
+		(len(m.Actions) == 0 || slices.Contains(m.Actions, string(f.Action)))
 }

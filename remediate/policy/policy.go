@@ -51,8 +51,9 @@ type Match struct {
 	Kinds           []fault.Kind   `yaml:"kinds"`
 	Families        []fault.Family `yaml:"families"`
 	SeverityAtLeast fault.Severity `yaml:"severity_at_least"`
-	// Actions lists what the evidence may ask for.
-	Actions []fault.Action `yaml:"actions"`
+	// Actions lists what the evidence may ask for. They are plain words here, since
+	// a [fault.Action] that is misspelt decodes as investigate.
+	Actions []string `yaml:"actions"`
 }
 
 // Guards configures the guards.
@@ -173,6 +174,11 @@ func (r *Rule) validate(catalogue *fault.Catalogue, bad complain) {
 	for i, f := range r.Match.Families {
 		if !knownFamily(catalogue, f) {
 			bad(fmt.Sprintf("match.families[%d]", i), "%q is not in the catalogue", f)
+		}
+	}
+	for i, a := range r.Match.Actions {
+		if action := fault.Action(a); action.Rung() < 0 && action != fault.Investigate {
+			bad(fmt.Sprintf("match.actions[%d]", i), "%q is no action", a)
 		}
 	}
 	if s := r.Match.SeverityAtLeast; s != "" && s.Rank() == 0 {
@@ -311,8 +317,9 @@ func (t *Timing) validate(bad complain) {
 			bad(d.field, "must be positive, got %s", d.value)
 		}
 	}
-	// A call that outlives the lag could take effect after it was judged lost.
-	if t.ProviderLag < t.CallTimeout {
-		bad("provider_lag", "must not be shorter than call_timeout (%s), got %s", t.CallTimeout, t.ProviderLag)
+	// A call that outlives the lag could take effect after it was judged lost, and a
+	// report from before the call could be taken for one from after it.
+	if least := max(t.CallTimeout, t.FreshWithin); t.ProviderLag < least {
+		bad("provider_lag", "must not be shorter than call_timeout and fresh_within (%s), got %s", least, t.ProviderLag)
 	}
 }
