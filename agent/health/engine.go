@@ -75,12 +75,6 @@ func (e *Engine) Tick(now time.Time) (changed bool) {
 	return e.settle(now) || changed
 }
 
-// settle brings what findings mean for each other up to date.
-func (e *Engine) settle(now time.Time) (changed bool) {
-	agreed := e.confirmAgreed()
-	return e.explain(now) || agreed
-}
-
 // Next is when the next Tick can change something; zero for never.
 func (e *Engine) Next() time.Time {
 	var next time.Time

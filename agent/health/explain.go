@@ -6,33 +6,51 @@ import (
 	"github.com/evenkeel/evenkeel/internal/fault"
 )
 
-// confirmAgreed confirms the provisional findings that a second source agrees
-// with, and reports whether there were any. It looks at all of them, since either
-// of two may have come first.
-func (e *Engine) confirmAgreed() (changed bool) {
-	for _, r := range e.current {
-		if r.State != fault.Bad || !r.Provisional || r.standing == unvouched {
-			continue
-		}
-		for _, second := range e.current {
-			if agrees(second, r) {
+// settle brings what findings mean for each other up to date: which are confirmed
+// by a second source, and which are consequences of others. It reports whether
+// any changed.
+func (e *Engine) settle(now time.Time) (changed bool) {
+	for _, together := range e.badBySubject() {
+		for _, r := range together {
+			if r.Provisional && r.standing > unvouched && r.agreed(together) {
 				r.Provisional = false
 				changed = true
-				break
+			}
+		}
+		for _, effect := range together {
+			by := ""
+			if cause := e.causeOf(effect, together, now); cause != nil {
+				by = cause.ID
+			}
+			if effect.SubsumedBy != by {
+				effect.SubsumedBy = by
+				changed = true
 			}
 		}
 	}
 	return changed
 }
 
-// agrees reports whether second is the second source that r's confirmation asks for.
-func agrees(second, r *record) bool {
-	if second.key != r.key || second.State != fault.Bad || !second.outweighs(r) {
-		return false
+// badBySubject groups the active findings by the thing that they are about.
+func (e *Engine) badBySubject() map[string][]*record {
+	groups := make(map[string][]*record)
+	for _, r := range e.current {
+		if r.State == fault.Bad {
+			groups[r.key] = append(groups[r.key], r)
+		}
 	}
-	for _, k := range r.row.Confirm.Agree {
-		if second.Kind == k && apart(second, r) <= r.row.Confirm.Window {
-			return true
+	return groups
+}
+
+// agreed reports whether one of the findings on the same subject is the second
+// source that r's confirmation asks for; either of the two may have come first.
+func (r *record) agreed(together []*record) bool {
+	c := r.row.Confirm
+	for _, k := range c.Agree {
+		for _, second := range together {
+			if second.Kind == k && second.outweighs(r) && apart(second, r) <= c.Window {
+				return true
+			}
 		}
 	}
 	return false
@@ -48,31 +66,12 @@ func (r *record) outweighs(other *record) bool {
 	return r.standing > unvouched && r.standing >= other.standing
 }
 
-// explain sets for each finding which other one it is a consequence of. It
-// reports whether any changed.
-//
-// A provisional cause explains only while its own confirmation can still come:
-// otherwise a cause that is never confirmed would hide a fault that is.
-func (e *Engine) explain(now time.Time) (changed bool) {
-	for _, effect := range e.current {
-		by := ""
-		if cause := e.causeOf(effect, now); cause != nil && effect.State == fault.Bad {
-			by = cause.ID
-		}
-		if effect.SubsumedBy != by {
-			effect.SubsumedBy = by
-			changed = true
-		}
-	}
-	return changed
-}
-
 // causeOf gives the root among the findings that explain effect: the one that no
 // other of them explains, the first by kind if there are several. Nil for none.
-func (e *Engine) causeOf(effect *record, now time.Time) *record {
+func (e *Engine) causeOf(effect *record, together []*record, now time.Time) *record {
 	var root *record
-	for _, c := range e.current {
-		if c.key != effect.key || !e.catalogue.Explains(c.Kind, effect.Kind) || !c.explains(effect, now) {
+	for _, c := range together {
+		if !e.catalogue.Explains(c.Kind, effect.Kind) || !c.explains(effect, now) {
 			continue
 		}
 		if root == nil || e.catalogue.Explains(c.Kind, root.Kind) || c.Kind < root.Kind && !e.catalogue.Explains(root.Kind, c.Kind) {
@@ -82,7 +81,9 @@ func (e *Engine) causeOf(effect *record, now time.Time) *record {
 	return root
 }
 
+// explains reports whether the evidence of r is good enough to explain effect. A
+// provisional cause explains only while its own confirmation can still come:
+// otherwise one that is never confirmed would hide a fault that is.
 func (r *record) explains(effect *record, now time.Time) bool {
-	return r.State == fault.Bad && r.outweighs(effect) &&
-		(!r.Provisional || now.Before(r.First.Add(r.row.Confirm.Window)))
+	return r.outweighs(effect) && (!r.Provisional || now.Before(r.First.Add(r.row.Confirm.Window)))
 }
