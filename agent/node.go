@@ -48,7 +48,7 @@ func newNode(engine *health.Engine, staleAfter time.Duration, running, absent []
 		n.sources = append(n.sources, &sourceState{name: name})
 	}
 	for _, name := range absent {
-		n.sources = append(n.sources, &sourceState{name: name, absent: true})
+		n.sources = append(n.sources, &sourceState{name: name, absent: true, told: fault.CoverageAbsent})
 	}
 	return n
 }
