@@ -184,6 +184,11 @@ func (r *NodeReport) Validate() error {
 	if len(r.Jobs) > maxReportJobs {
 		bad("jobs", "%d of them, at most %d are taken", len(r.Jobs), maxReportJobs)
 	}
+	for i := range r.Coverage {
+		if r.Coverage[i].State == "" {
+			r.Coverage[i].State = CoverageUnknown
+		}
+	}
 	seen := make(map[string]bool, len(r.Findings))
 	for i := range r.Findings {
 		f := &r.Findings[i]

@@ -98,10 +98,13 @@ func NormalizePCI(s string) (string, bool) {
 		return "", false
 	}
 	domain := parts[0]
+	if len(domain) > 8 {
+		return "", false
+	}
 	if len(domain) > 4 {
 		domain = strings.TrimLeft(domain[:len(domain)-4], "0") + domain[len(domain)-4:]
 	}
-	if len(domain) < 4 || len(domain) > 8 || !isHex(domain+parts[1]+parts[2]) {
+	if len(domain) < 4 || !isHex(domain+parts[1]+parts[2]) {
 		return "", false
 	}
 	return domain + ":" + parts[1] + ":" + parts[2], true
