@@ -37,7 +37,7 @@ func OpenBolt(path string, lockTimeout time.Duration) (*Bolt, error) {
 	if err := createBolt(path); err != nil {
 		return nil, fmt.Errorf("make journal %s: %w", path, err)
 	}
-	if err := checkSize(path); err != nil {
+	if err := checkFile(path); err != nil {
 		return nil, err
 	}
 	b, err := openVerified(path, lockTimeout)

@@ -65,8 +65,11 @@ func syncFolder(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// checkSize refuses a file that is shorter than its newest valid meta page says.
-func checkSize(path string) error {
+// checkFile refuses a file with a damaged meta page, and one that is shorter than
+// its newest meta page says. With one damaged meta page bbolt would silently go
+// back to the transaction before the last. A crash does not tear such a page,
+// whose content is within one sector.
+func checkFile(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
@@ -84,7 +87,10 @@ func checkSize(path string) error {
 			return fmt.Errorf("journal %s is truncated: %d bytes long, which is not even a header", path, info.Size())
 		}
 		m, ok := decodeMeta(buf)
-		if ok && m.transaction >= newest {
+		if !ok {
+			return fmt.Errorf("journal %s is damaged: meta page %d is not valid", path, page)
+		}
+		if m.transaction >= newest {
 			newest, needed = m.transaction, m.pages*uint64(m.pageSize)
 		}
 	}
