@@ -81,59 +81,55 @@ type Remediator struct {
 	views      views
 	handler    http.Handler
 
-	lookAgain  signal // evaluate the facts
-	askWorld   signal // ask orchestrator and provider
-	askAlerts  signal // ask Alertmanager
-	silent     atomic.Pointer[map[string][]fault.Finding]
-	looked     atomic.Bool
-	probed     time.Time // when the provider was last asked for the sake of asking; of the world loop
-	probeEvery time.Duration
+	lookAgain signal // evaluate the facts
+	askWorld  signal // ask orchestrator and provider
+	askAlerts signal // ask Alertmanager
+	silent    atomic.Pointer[map[string][]fault.Finding]
+	looked    atomic.Bool
+	probed    time.Time // when the provider was last asked for the sake of asking; of the world loop
 }
 
 // New opens the journal, loads the controller and connects nothing yet. Close
 // lets go of what it opened.
-func New(ctx context.Context, o Options) (r *Remediator, err error) {
-	r = &Remediator{
+func New(ctx context.Context, o Options) (*Remediator, error) {
+	r := &Remediator{
 		config: o.Config, timing: o.Policy.Timing, logger: o.Logger,
 		registry:  prometheus.NewRegistry(),
 		lookAgain: newSignal(), askWorld: newSignal(), askAlerts: newSignal(),
-		probeEvery: o.Policy.Timing.ProviderLag,
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.Close())
-			r = nil
-		}
-	}()
 	r.silent.Store(&map[string][]fault.Finding{})
 	r.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		versioncollector.NewCollector("evenkeel"),
 	)
-	r.sources = newSources(o.Config.Cluster, r.registry, o.Logger)
+	if err := r.assemble(ctx, o); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+func (r *Remediator) assemble(ctx context.Context, o Options) error {
 	// The durations of the catalogue pace the agents; here its rows are looked up.
 	catalogue := fault.NewCatalogue(fault.DefaultTiming())
+	r.sources = newSources(o.Config.Cluster, r.registry, o.Logger)
 	r.store = ingest.New(ingest.Options{Cluster: o.Config.Cluster, MaxNodes: o.Config.MaxNodes, Catalogue: catalogue, Registerer: r.registry})
-
 	levers, err := r.connect(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if o.Config.HyperPod != nil {
-		r.watcher = silence.NewWatcher(catalogue, r.machines, silenceTiming(r.timing), r.timing.CallTimeout)
-	} else {
-		r.watcher = silence.NewWatcher(catalogue, nil, silenceTiming(r.timing), r.timing.CallTimeout)
-	}
+	r.watcher = silence.NewWatcher(catalogue, r.machines, silence.Timing{
+		After: r.timing.SilenceAfter, Confirm: r.timing.SilenceConfirm, ProviderLag: r.timing.ProviderLag, FreshWithin: r.timing.FreshWithin,
+	}, r.timing.CallTimeout)
 	checkpoints, err := checkpoint.New(checkpoint.Options{Roots: o.Config.Checkpoints.Roots})
 	if err != nil {
-		return nil, fmt.Errorf("checkpoints.%w", err)
+		return fmt.Errorf("checkpoints.%w", err)
 	}
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state folder: %w", err)
+		return fmt.Errorf("make state folder: %w", err)
 	}
 	if r.journal, err = journal.OpenBolt(filepath.Join(o.StateDir, "journal.db"), journalLockTimeout); err != nil {
-		return nil, err
+		return err
 	}
 	r.controller, err = incident.New(ctx, incident.Options{
 		Cluster: o.Config.Cluster, Policy: o.Policy, Catalogue: catalogue, Journal: r.journal,
@@ -141,11 +137,11 @@ func New(ctx context.Context, o Options) (r *Remediator, err error) {
 		Registerer: r.registry, Logger: o.Logger,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("load incidents: %w", err)
+		return fmt.Errorf("load incidents: %w", err)
 	}
 	if o.Config.RemoteWrite.URL != "" {
 		if r.writer, err = r.newWriter(filepath.Join(o.StateDir, "remote-write")); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	r.registry.MustRegister(newFleet(o.Config.Cluster, r.nodeList))
@@ -153,7 +149,7 @@ func New(ctx context.Context, o Options) (r *Remediator, err error) {
 		Access: o.Config.Access, Reports: r.store, Incidents: r.controller, Controls: r.controller,
 		Nodes: r.nodeList, Wake: r.wake, Ready: r.ready, Gatherer: r.registry, Logger: o.Logger,
 	})
-	return r, err
+	return err
 }
 
 // connect makes the adapters of what is outside; each sends nothing yet.
@@ -195,10 +191,6 @@ func (r *Remediator) newWriter(dir string) (*remotewrite.Writer, error) {
 		UserAgent:  "evenkeel-remediator/" + version.Version,
 		Registerer: r.registry, Logger: r.logger,
 	})
-}
-
-func silenceTiming(t policy.Timing) silence.Timing {
-	return silence.Timing{After: t.SilenceAfter, Confirm: t.SilenceConfirm, ProviderLag: t.ProviderLag, FreshWithin: t.FreshWithin}
 }
 
 // Close lets go of the journal and the spool. Run must have returned.
@@ -321,7 +313,7 @@ func (r *Remediator) world(ctx context.Context) {
 // credentials show before the first fault does.
 func (r *Remediator) probe(ctx context.Context) {
 	views, _ := r.views.current(time.Now(), r.timing.FreshWithin)
-	if r.config.HyperPod == nil || len(views) == 0 || time.Since(r.probed) < r.probeEvery {
+	if r.config.HyperPod == nil || len(views) == 0 || time.Since(r.probed) < r.timing.ProviderLag {
 		return
 	}
 	r.probed = time.Now()

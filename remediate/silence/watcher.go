@@ -42,8 +42,8 @@ type tracked struct {
 	suspect bool
 }
 
-// NewWatcher gives a watcher of no nodes. Without machines (nil) the provider's
-// view stays unknown. One round of asking lasts at most callTimeout per call.
+// NewWatcher gives a watcher of no nodes. The provider has callTimeout for all
+// that it is asked about one node.
 func NewWatcher(catalogue *fault.Catalogue, machines Machines, timing Timing, callTimeout time.Duration) *Watcher {
 	return &Watcher{catalogue: catalogue, machines: machines, timing: timing, callTimeout: callTimeout, tracked: make(map[string]*tracked)}
 }
@@ -78,9 +78,6 @@ func (w *Watcher) Observe(now time.Time, sights []Sight) map[string][]fault.Find
 // Ask asks the provider about the suspects, those with the oldest answers
 // first, and reports whether there were any.
 func (w *Watcher) Ask(ctx context.Context, now func() time.Time) bool {
-	if w.machines == nil {
-		return false
-	}
 	suspects := w.suspects()
 	var asking sync.WaitGroup
 	turn := make(chan struct{}, maxAskedAtOnce)

@@ -151,18 +151,3 @@ func TestWatcherBoundsItsQuestions(t *testing.T) {
 		}
 	})
 }
-
-func TestWatcherWithoutProvider(t *testing.T) {
-	w := NewWatcher(catalogue, nil, timing, time.Second)
-	s := agreeing(time.Time{})
-	var findings map[string][]fault.Finding
-	for after := time.Duration(0); after < time.Hour; after += time.Minute {
-		findings = w.Observe(start.Add(after), []Sight{s})
-	}
-	if w.Ask(t.Context(), time.Now) {
-		t.Error("Ask() = true without a provider")
-	}
-	if f := findings[node]; len(f) != 1 || f[0].State != fault.Unknown {
-		t.Errorf("findings = %+v, want one unknown", f)
-	}
-}

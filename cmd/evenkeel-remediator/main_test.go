@@ -1,0 +1,548 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/evenkeel/evenkeel/internal/fault"
+	"github.com/evenkeel/evenkeel/internal/sim/hyperpod"
+	"github.com/evenkeel/evenkeel/internal/sim/pki"
+	"github.com/evenkeel/evenkeel/remediate/incident"
+	"github.com/evenkeel/evenkeel/remediate/policy"
+)
+
+// asDaemon makes the test binary run as the daemon itself: the tests speak to
+// real processes without building a second binary.
+const asDaemon = "EVENKEEL_TEST_RUN_AS_DAEMON"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asDaemon) != "" {
+		os.Exit(run())
+	}
+	os.Exit(m.Run())
+}
+
+const (
+	nodeA    = "ip-10-1-0-1"
+	nodeB    = "ip-10-1-0-2"
+	access   = "AKIDEXAMPLE"
+	secret   = "secret"
+	patience = 60 * time.Second // for anything that takes milliseconds on an idle machine
+)
+
+// daemon gives the command that runs the daemon with the arguments.
+func daemon(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd.Env = []string{
+		asDaemon + "=1", "PATH=" + os.Getenv("PATH"),
+		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null",
+		"AWS_ACCESS_KEY_ID=" + access, "AWS_SECRET_ACCESS_KEY=" + secret,
+	}
+	return cmd
+}
+
+// site is everything around a remediator: certificates, a HyperPod cluster, a
+// scheduler behind a shell script, and configuration files.
+type site struct {
+	dir       string
+	authority *pki.Authority
+	provider  *hyperpod.Server
+	replaced  chan hyperpod.Instance
+	clients   map[string]*http.Client
+
+	process *exec.Cmd
+	url     string
+	logged  chan struct{} // closed when the log has ended
+	logMu   sync.Mutex
+	log     bytes.Buffer
+}
+
+// scheduler answers the operations that these tests need and keeps a note of
+// each request that changes anything.
+const scheduler = `
+request=$(cat)
+field() { printf '%s' "$request" | sed -n 's/.*"'"$1"'":"\([^"]*\)".*/\1/p'; }
+view() {
+  key=$(cat "$1/isolated-$2" 2>/dev/null)
+  isolated=false; [ -n "$key" ] && isolated=true
+  printf '{"node":"%s","responding":"yes","isolated":%s,"isolation_key":"%s","idle":true}' "$2" "$isolated" "$key"
+}
+node=$(field node)
+case $(field operation) in
+  view) printf '{"schema":1,"outcome":"done","node":%s}' "$(view "$1" "$node")" ;;
+  views) printf '{"schema":1,"outcome":"done","nodes":[%s,%s]}' "$(view "$1" ip-10-1-0-1)" "$(view "$1" ip-10-1-0-2)" ;;
+  isolate) field key >"$1/isolated-$node"; echo "isolate $node" >>"$1/calls"; echo '{"schema":1,"outcome":"done"}' ;;
+  unisolate) rm -f "$1/isolated-$node"; echo "unisolate $node" >>"$1/calls"; echo '{"schema":1,"outcome":"done"}' ;;
+  *) echo '{"schema":1,"outcome":"not_found"}' ;;
+esac
+`
+
+// newSite prepares everything but starts no daemon. An empty policy leaves the
+// default in force.
+func newSite(t *testing.T, p *policy.Policy) *site {
+	t.Helper()
+	s := &site{dir: t.TempDir(), replaced: make(chan hyperpod.Instance, 8), clients: make(map[string]*http.Client)}
+	var err error
+	if s.authority, err = pki.New(filepath.Join(s.dir, "pki")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{nodeA, nodeB, "operator", "collector", "alertmanager"} {
+		pair, err := s.authority.Client(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.authority.ClientTLS(pair)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.clients[name] = client(t, c)
+	}
+	anonymous, err := s.authority.ClientTLS(pki.Pair{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.clients[""] = client(t, anonymous)
+
+	s.provider, err = hyperpod.New(hyperpod.Options{
+		Cluster: "hp", Region: "us-west-2", AccessKey: access, SecretKey: secret,
+		Nodes:        []hyperpod.Node{{IP: "10.1.0.1", InstanceID: "i-0aaaaaaaaaaaaaaa1"}, {IP: "10.1.0.2", InstanceID: "i-0aaaaaaaaaaaaaaa2"}},
+		ReplaceTakes: 300 * time.Millisecond,
+		OnReplaced:   func(_, replacement hyperpod.Instance) { s.replaced <- replacement },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoint, err := s.provider.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.provider.Close() })
+
+	s.write(t, "scheduler.sh", scheduler)
+	policyFile := ""
+	if p != nil {
+		content, err := yaml.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.write(t, "policy.yaml", string(content))
+		policyFile = "policy.yaml"
+	}
+	s.write(t, "remediator.yaml", fmt.Sprintf(`
+cluster: hp
+policy_file: %q
+access: {roles: {read: [collector], wake: [alertmanager], admin: [operator]}}
+hyperpod: {cluster_name: hp, region: us-west-2, endpoint: %q}
+orchestrator: {command: {program: [/bin/sh, %q, %q], endpoint: "http://127.0.0.1:1", timeout: 30s}}
+`, policyFile, endpoint, filepath.Join(s.dir, "scheduler.sh"), s.dir))
+	return s
+}
+
+func client(t *testing.T, c *tls.Config) *http.Client {
+	transport := &http.Transport{TLSClientConfig: c}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: patience}
+}
+
+func (s *site) write(t *testing.T, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *site) args(t *testing.T) []string {
+	t.Helper()
+	server, err := s.authority.Server("remediator")
+	if err != nil {
+		t.Fatal(err)
+	}
+	web, err := s.authority.WebConfig("remediator", server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{
+		"--config.file=" + filepath.Join(s.dir, "remediator.yaml"), "--path.state=" + filepath.Join(s.dir, "state"),
+		"--web.listen-address=127.0.0.1:0", "--web.config.file=" + web,
+	}
+}
+
+// start runs the daemon and waits until it listens.
+func (s *site) start(t *testing.T) {
+	t.Helper()
+	s.process = daemon(t, s.args(t)...)
+	stderr, err := s.process.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	address := make(chan string, 1)
+	s.logged = make(chan struct{})
+	go func() {
+		defer close(s.logged)
+		lines := bufio.NewScanner(stderr)
+		for lines.Scan() {
+			s.logMu.Lock()
+			s.log.WriteString(lines.Text() + "\n")
+			s.logMu.Unlock()
+			if _, rest, ok := strings.Cut(lines.Text(), `msg="Listening on" address=`); ok {
+				address <- strings.Fields(rest)[0]
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		if s.process.ProcessState == nil {
+			_ = s.process.Process.Kill()
+			<-s.logged
+			_ = s.process.Wait()
+		}
+		if t.Failed() {
+			s.logMu.Lock()
+			t.Logf("log of the daemon:\n%s", s.log.String())
+			s.logMu.Unlock()
+		}
+	})
+	select {
+	case a := <-address:
+		s.url = "https://" + a
+	case <-s.logged:
+		t.Fatal("the daemon ended before it listened")
+	case <-time.After(patience):
+		t.Fatal("the daemon does not listen")
+	}
+	eventually(t, "the daemon is ready", func() bool {
+		status, _ := s.call(t, "", http.MethodGet, "/-/ready", "")
+		return status == http.StatusOK
+	})
+}
+
+// end sends a signal and gives the exit status, -1 for a process that was killed.
+func (s *site) end(t *testing.T, signal syscall.Signal) int {
+	t.Helper()
+	if err := s.process.Process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-s.logged:
+	case <-time.After(patience):
+		t.Fatalf("the daemon goes on after %s", signal)
+	}
+	_ = s.process.Wait() // the status is what is asked for
+	return s.process.ProcessState.ExitCode()
+}
+
+func (s *site) call(t *testing.T, caller, method, path, body string) (int, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := s.clients[caller].Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, answer
+}
+
+// report sends a report as the caller and gives the status of the answer.
+func (s *site) report(t *testing.T, caller string, r fault.NodeReport) int {
+	t.Helper()
+	body, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, _ := s.call(t, caller, http.MethodPost, "/v1/reports", string(body))
+	return status
+}
+
+func (s *site) incidents(t *testing.T) []incident.Incident {
+	t.Helper()
+	var list struct {
+		Incidents []incident.Incident `json:"incidents"`
+	}
+	status, body := s.call(t, "collector", http.MethodGet, "/v1/incidents", "")
+	if err := json.Unmarshal(body, &list); err != nil || status != http.StatusOK {
+		t.Fatalf("GET /v1/incidents = %d %s, %v", status, body, err)
+	}
+	return list.Incidents
+}
+
+// replaceCalls counts what the provider was asked to replace.
+func (s *site) replaceCalls() int {
+	n := 0
+	for _, c := range s.provider.Calls() {
+		if c.Operation == "BatchReplaceClusterNodes" {
+			n++
+		}
+	}
+	return n
+}
+
+// eventually asks until the answer is yes.
+func eventually(t *testing.T, what string, yes func() bool) {
+	t.Helper()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	enough := time.After(patience)
+	for !yes() {
+		select {
+		case <-again.C:
+		case <-enough:
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
+// well is the report of a node without findings; sick has one GPU off the bus.
+func well(node, instance, boot string, incarnation int64) fault.NodeReport {
+	return fault.NodeReport{
+		Schema: fault.ReportSchema, Cluster: "hp", Node: node, InstanceID: instance, BootID: boot, Incarnation: incarnation, Sequence: 1,
+		SentAt: time.Now(), Simulated: true,
+		Coverage: []fault.Coverage{{Source: "kernel", State: fault.CoverageOK}, {Source: "device", State: fault.CoverageOK}},
+	}
+}
+
+func sick(node, instance, boot string, incarnation int64) fault.NodeReport {
+	r := well(node, instance, boot, incarnation)
+	subject := fault.Subject{Node: node, InstanceID: instance, Device: fault.DeviceGPU, PCI: "0000:53:00"}
+	r.Findings = []fault.Finding{{
+		ID: fault.NewID(fault.XidOffTheBus, subject, boot), Kind: fault.XidOffTheBus, Subject: subject, State: fault.Bad,
+		Severity: fault.Fatal, Action: fault.Reboot, BootID: boot, Simulated: true, First: time.Now(), Last: time.Now(), Count: 2,
+		Evidence: []fault.Evidence{{Source: "kernel", Authority: fault.ByKernel, Time: time.Now(), BootID: boot, Text: "NVRM: Xid (PCI:0000:53:00): 79"}},
+	}}
+	return r
+}
+
+// quick is hands-off.yaml at a pace for tests.
+func quick(t *testing.T) *policy.Policy {
+	t.Helper()
+	p, err := policy.Shipped(policy.NameHandsOff)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Timing.Poll = 100 * time.Millisecond
+	p.Timing.HealthyFor = 200 * time.Millisecond
+	p.Timing.RetryAfter = 200 * time.Millisecond
+	p.Timing.CommonCauseWait = 200 * time.Millisecond
+	return &p
+}
+
+// TestOneNodeIsReplacedOnce goes through the whole of it with a real process,
+// mutual TLS, a scheduler behind a program, and the SageMaker API.
+func TestOneNodeIsReplacedOnce(t *testing.T) {
+	s := newSite(t, quick(t))
+	s.start(t)
+	const instance = "i-0aaaaaaaaaaaaaaa1"
+	if status := s.report(t, nodeB, sick(nodeA, instance, "boot-1", 1)); status != http.StatusForbidden {
+		t.Errorf("report of node a by node b = %d, want 403", status)
+	}
+	if got := s.incidents(t); len(got) != 0 {
+		t.Fatalf("a refused report opened %v", got)
+	}
+	if status := s.report(t, nodeA, sick(nodeA, instance, "boot-1", 1)); status != http.StatusNoContent {
+		t.Fatalf("report of node a by node a = %d, want 204", status)
+	}
+
+	var replacement hyperpod.Instance
+	select {
+	case replacement = <-s.replaced:
+	case <-time.After(patience):
+		t.Fatalf("nothing was replaced; incidents: %+v", s.incidents(t))
+	}
+	s.report(t, nodeA, well(nodeA, replacement.ID, "boot-2", 2))
+	var closed incident.Incident
+	eventually(t, "the incident is closed", func() bool {
+		all := s.incidents(t)
+		if len(all) == 1 {
+			closed = all[0]
+		}
+		return len(all) == 1 && !closed.Open()
+	})
+	if closed.Outcome != incident.Repaired || closed.Node != nodeA || !closed.Simulated {
+		t.Errorf("incident = %s on %s (%s), simulated %v, want %s on %s, simulated", closed.Outcome, closed.Node, closed.OutcomeReason, closed.Simulated, incident.Repaired, nodeA)
+	}
+	if got := s.replaceCalls(); got != 1 {
+		t.Errorf("%d calls to replace, want 1", got)
+	}
+	calls, err := os.ReadFile(filepath.Join(s.dir, "calls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("isolate "+nodeA+"\nunisolate "+nodeA+"\n", string(calls)); diff != "" {
+		t.Errorf("what the scheduler was told (-want +got):\n%s", diff)
+	}
+	_, metrics := s.call(t, "", http.MethodGet, "/metrics", "")
+	for _, want := range []string{
+		`evenkeel_remediator_incidents_total{cluster="hp",outcome="repaired"} 1`,
+		`evenkeel_remediator_duplicate_actions_total{cluster="hp"} 0`,
+		`evenkeel_remediator_nodes{cluster="hp",state="ok"} 1`,
+		`evenkeel_remediator_nodes{cluster="hp",state="unknown"} 1`,
+		`evenkeel_remediator_source_up{cluster="hp",source="orchestrator"} 1`,
+		`evenkeel_remediator_source_up{cluster="hp",source="hyperpod"} 1`,
+		`evenkeel_remediator_report_refusals_total{cluster="hp",reason="identity"} 1`,
+		`evenkeel_remediator_kill_switch{cluster="hp"} 0`,
+	} {
+		if !strings.Contains(string(metrics), want+"\n") {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+	if status := s.end(t, syscall.SIGTERM); status != 0 {
+		t.Errorf("exit status after SIGTERM = %d, want 0", status)
+	}
+}
+
+// TestDefaultPolicyTouchesNothing sends the same fault to a remediator without
+// a policy file.
+func TestDefaultPolicyTouchesNothing(t *testing.T) {
+	s := newSite(t, nil)
+	s.start(t)
+	s.report(t, nodeA, sick(nodeA, "i-0aaaaaaaaaaaaaaa1", "boot-1", 1))
+	eventually(t, "an incident is open and held", func() bool {
+		all := s.incidents(t)
+		return len(all) == 1 && len(all[0].Held()) > 0
+	})
+	if got := s.replaceCalls(); got != 0 {
+		t.Errorf("%d calls to replace, want none", got)
+	}
+	if _, err := os.Stat(filepath.Join(s.dir, "calls")); err == nil {
+		t.Error("the scheduler was told something, want nothing")
+	}
+}
+
+// TestKillSwitchOutlivesAKill holds a fault back by the kill switch, across a
+// kill -9, until it is taken off.
+func TestKillSwitchOutlivesAKill(t *testing.T) {
+	s := newSite(t, quick(t))
+	s.start(t)
+	if status, body := s.call(t, "operator", http.MethodPut, "/v1/kill-switch", `{"reason":"fabric maintenance"}`); status != http.StatusOK {
+		t.Fatalf("PUT /v1/kill-switch = %d %s", status, body)
+	}
+	if status := s.end(t, syscall.SIGKILL); status != -1 {
+		t.Fatalf("exit status after SIGKILL = %d, want none", status)
+	}
+	s.start(t)
+	var k incident.KillSwitch
+	_, body := s.call(t, "collector", http.MethodGet, "/v1/kill-switch", "")
+	if err := json.Unmarshal(body, &k); err != nil || !k.On || k.Reason != "fabric maintenance" || k.By != "operator" {
+		t.Fatalf("kill switch after a restart = %s, want it on, by the operator, with its reason", body)
+	}
+	s.report(t, nodeA, sick(nodeA, "i-0aaaaaaaaaaaaaaa1", "boot-1", 1))
+	eventually(t, "the kill switch holds the incident", func() bool {
+		all := s.incidents(t)
+		return len(all) == 1 && len(all[0].Held()) > 0 && all[0].Held()[0].Guard == "kill_switch"
+	})
+	if got := s.replaceCalls(); got != 0 {
+		t.Errorf("%d calls to replace under the kill switch, want none", got)
+	}
+	s.call(t, "operator", http.MethodDelete, "/v1/kill-switch", "")
+	select {
+	case <-s.replaced:
+	case <-time.After(patience):
+		t.Error("nothing was replaced after the kill switch was taken off")
+	}
+}
+
+// TestOneRemediatorPerJournal starts a second process on the same state.
+func TestOneRemediatorPerJournal(t *testing.T) {
+	s := newSite(t, nil)
+	s.start(t)
+	output, err := daemon(t, s.args(t)...).CombinedOutput()
+	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 1 || !strings.Contains(string(output), "in use") {
+		t.Errorf("a second remediator on the same journal ends with %v and\n%s\nwant exit status 1 and the reason", err, output)
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	dir := t.TempDir()
+	config := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return "--config.file=" + path
+	}
+	valid := config("valid.yaml", "cluster: hp\n")
+	insecure := config("insecure.yaml", "cluster: hp\naccess: {insecure: true}\n")
+	for _, test := range []struct {
+		name   string
+		args   []string
+		status int
+		want   string
+	}{
+		{"help", []string{"--help"}, 0, "kill-switch"},
+		{"version", []string{"--version"}, 0, "evenkeel-remediator, version"},
+		{"unknown flag", []string{"--colour"}, 2, "try --help"},
+		{"valid", []string{valid, "--check-config"}, 0, "version: observe-"},
+		{"unknown key", []string{config("unknown.yaml", "cluster: hp\nclutser: hp\n"), "--check-config"}, 1, "clutser"},
+		{"no file", []string{"--config.file=" + dir + "/missing.yaml"}, 1, "missing.yaml"},
+		{"everyone trusted, everyone listened to", []string{insecure, "--path.state=" + dir, "--web.listen-address=:0"}, 1, "access.insecure: refused"},
+		{"state folder that is a file", []string{insecure, "--path.state=" + dir + "/valid.yaml", "--web.listen-address=127.0.0.1:0"}, 1, "state folder"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cmd := daemon(t, test.args...)
+			output, _ := cmd.CombinedOutput() // the status is looked at below
+			if got := cmd.ProcessState.ExitCode(); got != test.status || !strings.Contains(string(output), test.want) {
+				t.Errorf("exit status %d and\n%s\nwant %d and %q", got, output, test.status, test.want)
+			}
+		})
+	}
+}
+
+// TestCheckConfigPrintsAPolicy takes what is printed for a policy again.
+func TestCheckConfigPrintsAPolicy(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(path, []byte("cluster: hp\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	output, err := daemon(t, "--config.file="+path, "--check-config").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed, err := policy.Decode(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped, err := policy.Shipped(policy.NameObserve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// An empty list and none are the same, in YAML and to a policy.
+	encode := func(p policy.Policy) string {
+		content, err := yaml.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(content)
+	}
+	if diff := cmp.Diff(encode(shipped), encode(printed)); diff != "" {
+		t.Errorf("policy (-in force +printed):\n%s", diff)
+	}
+}
