@@ -206,12 +206,24 @@ func (e *Engine) begin(row *fault.Row, o *Observation) bool {
 	if o.State == fault.OK || o.State != fault.Bad && !(vouched && slices.Contains(row.RaisedBy, o.Source)) {
 		return false
 	}
-	if !e.makeRoom(o.Kind, vouched) {
+	r := newRecord(row, e.identity.BootID, o)
+	if e.has(r.ID) || !e.makeRoom(o.Kind, vouched) {
 		e.dropped++
 		return false
 	}
-	e.current[slot{o.Kind, o.Subject.Key()}] = newRecord(row, e.identity.BootID, o)
+	e.current[slot{o.Kind, r.key}] = r
 	return true
+}
+
+// has reports whether a finding has the id; one of another subject can have it
+// only if a restored state was tampered with.
+func (e *Engine) has(id string) bool {
+	for r := range e.records() {
+		if r.ID == id {
+			return true
+		}
+	}
+	return false
 }
 
 // makeRoom reports whether one more finding of the kind may begin. A newcomer
