@@ -77,7 +77,7 @@ func (d *driver) strike(ctx context.Context, l look) (time.Duration, error) {
 // wouldHold asks the guards for a repair by the facts alone, so that the world
 // is not read for an incident that has to wait anyway.
 func (d *driver) wouldHold(l look) []guard.Hold {
-	r := d.request(l, guard.Repair, nil, isolatedByOthers(l))
+	r := d.request(l, guard.Repair, nil, d.isolatedByOthers(l))
 	r.Witnesses = append(factWitnesses(l), guard.Witness{Name: "provider", Known: true, InstanceID: r.Evidence.InstanceID})
 	d.mu.Lock()
 	defer d.mu.Unlock()

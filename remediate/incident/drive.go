@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -74,6 +75,12 @@ type driver struct {
 const again time.Duration = 0
 
 func (d *driver) run(ctx context.Context) error {
+	defer func() {
+		d.mu.Lock()
+		d.t.driven = false
+		d.mu.Unlock()
+		d.announce() // it may have been reopened since
+	}()
 	for d.t.current().Open() && ctx.Err() == nil {
 		wait, err := d.takeStep(ctx)
 		if err != nil {
@@ -294,6 +301,7 @@ func (c *Controller) fleet(self *tracked) (guard.Fleet, time.Time) {
 	if k := c.control.KillSwitch; k.On {
 		f.KillSwitch = k.Reason
 	}
+	isolated := make(map[string]bool)
 	var touched time.Time
 	for _, t := range c.incidents {
 		i := t.current()
@@ -306,9 +314,9 @@ func (c *Controller) fleet(self *tracked) (guard.Fleet, time.Time) {
 			if i.Node == self.current().Node && i.touched() && i.ClosedAt.After(touched) {
 				touched = i.ClosedAt
 			}
-			// A node that was given up stays isolated until a person takes over.
-			if nf := c.facts[i.Node]; nf != nil && nf.View != nil && nf.View.IsolationKey != "" && nf.View.IsolationKey == i.isolationKey() {
-				f.Isolated = append(f.Isolated, i.Node)
+			if i.Node != self.current().Node && c.facts[i.Node] != nil && c.facts[i.Node].View != nil &&
+				c.givenUp(i.Node, c.facts[i.Node].View.IsolationKey) == t {
+				isolated[i.Node] = true
 			}
 			continue
 		}
@@ -319,13 +327,28 @@ func (c *Controller) fleet(self *tracked) (guard.Fleet, time.Time) {
 			f.InRepair = append(f.InRepair, i.Node)
 		}
 		if i.isolationKey() != "" || t.claim == guard.Isolate {
-			f.Isolated = append(f.Isolated, i.Node)
+			isolated[i.Node] = true
 		}
 		if t.claim == guard.Repair && !i.struck() {
 			f.Acts = append(f.Acts, guard.Act{Incident: i.ID, Node: i.Node, Remedy: i.Decision.Remedy, InstanceID: i.InstanceID, BootID: i.BootID, At: c.factsAt})
 		}
 	}
+	f.Isolated = slices.Sorted(maps.Keys(isolated))
 	return f, touched
+}
+
+// givenUp gives the closed incident that left an isolation on a node, nil if
+// there is none with that key; the caller holds mu.
+func (c *Controller) givenUp(node, key string) *tracked {
+	if key == "" {
+		return nil
+	}
+	for _, t := range c.incidents {
+		if i := t.current(); !i.Open() && i.Node == node && i.Outcome == Failed && i.isolationKey() == key {
+			return t
+		}
+	}
+	return nil
 }
 
 // killed reports whether the kill switch is on.

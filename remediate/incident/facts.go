@@ -39,6 +39,8 @@ type candidate struct {
 	finding  *fault.Finding
 	row      *fault.Row
 	decision policy.Decision
+	// vouched is true when somebody speaks for the finding now.
+	vouched bool
 	// standing is true when the finding may be acted upon now; why says what is
 	// amiss otherwise.
 	standing bool
@@ -59,9 +61,9 @@ func (j *judge) candidates(nf *NodeFacts, current bool) []candidate {
 		if c.decision.Remedy == fault.None {
 			continue
 		}
-		c.standing, c.why = f.Authorises()
-		if c.standing {
-			c.standing, c.why = j.vouched(nf, row, current)
+		c.vouched, c.why = j.vouched(nf, row, current)
+		if c.vouched {
+			c.standing, c.why = f.Authorises()
 		}
 		all = append(all, c)
 	}

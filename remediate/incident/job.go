@@ -138,7 +138,7 @@ func (d *driver) stop(ctx context.Context, l look, s *Step) (time.Duration, erro
 		if other := d.mover(l.i); other != "" {
 			return []guard.Hold{{Guard: holdJob, Reason: fmt.Sprintf("incident %s is moving the job", other)}}
 		}
-		return d.authorise(d.request(l, guard.Stop, factWitnesses(l), isolatedByOthers(l)), guard.Stop)
+		return d.authorise(d.request(l, guard.Stop, factWitnesses(l), d.isolatedByOthers(l)), guard.Stop)
 	}, func(ctx context.Context, s *Step) error {
 		return d.opts.Jobs.Stop(ctx, Stoppage{Key: s.Key, Job: l.i.Job, Reason: l.i.reason(), Simulated: l.i.Simulated})
 	})

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,19 +26,23 @@ func (c *Controller) Observe(ctx context.Context, facts Facts) error {
 	start := time.Now()
 	defer func() { c.metrics.decision.Observe(time.Since(start).Seconds()) }()
 
-	due, together := c.take(facts)
+	due, back, together := c.take(facts)
 	var errs []error
 	if err := c.rememberTogether(ctx, facts.Now, together); err != nil {
 		errs = append(errs, err)
+	}
+	for _, t := range back {
+		errs = append(errs, c.reopen(ctx, t, facts.Now))
 	}
 	errs = append(errs, c.openAll(ctx, due)...)
 	c.wakeAll()
 	return errors.Join(errs...)
 }
 
-// take makes the facts current. It gives the incidents to open and the families
-// of faults that many nodes have at once.
-func (c *Controller) take(facts Facts) (due []*Incident, together map[fault.Family]int) {
+// take makes the facts current. It gives the incidents to open, the closed ones
+// whose node is back after all, and the families of faults that many nodes have
+// at once.
+func (c *Controller) take(facts Facts) (due []*Incident, back []*tracked, together map[fault.Family]int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.factsAt = facts.Now
@@ -61,10 +66,14 @@ func (c *Controller) take(facts Facts) (due []*Incident, together map[fault.Fami
 				sightings = append(sightings, guard.Sighting{Node: nf.Node, Family: row.Family, Since: since})
 			}
 		}
-		if len(nf.Findings) == 0 || c.open[nf.Node] != nil {
+		if c.open[nf.Node] != nil {
 			continue
 		}
-		if all := c.judge.candidates(nf, true); len(all) > 0 {
+		if t := c.lateReturn(nf); t != nil {
+			back = append(back, t)
+			continue
+		}
+		if all := c.judge.candidates(nf, true); slices.ContainsFunc(all, func(c candidate) bool { return c.vouched }) {
 			due = append(due, c.newIncident(nf, all, facts.Now))
 		}
 	}
@@ -78,8 +87,50 @@ func (c *Controller) take(facts Facts) (due []*Incident, together map[fault.Fami
 		}
 	}
 	c.beginning = beginning
-	t := &c.opts.Policy
-	return due, guard.FindTogether(sightings, t.Guards.CommonCause.Nodes, t.Timing.CommonCauseWindow)
+	p := &c.opts.Policy
+	return due, back, guard.FindTogether(sightings, p.Guards.CommonCause.Nodes, p.Timing.CommonCauseWindow)
+}
+
+// lateReturn gives the incident that was closed as failed and left the node
+// isolated, if the node is well now as what the repair made of it; the caller
+// holds mu. A healthy node must not stay out of service because it was slow.
+func (c *Controller) lateReturn(nf *NodeFacts) *tracked {
+	if nf.View == nil || nf.View.IsolationKey == "" || nf.State != fault.OK {
+		return nil
+	}
+	t := c.givenUp(nf.Node, nf.View.IsolationKey)
+	if t == nil || t.current().act() == nil {
+		return nil
+	}
+	if back, _ := returned(t.current().act(), look{node: nf, current: true}); !back {
+		return nil
+	}
+	return t
+}
+
+// reopen goes on with an incident that was closed as failed.
+func (c *Controller) reopen(ctx context.Context, t *tracked, now time.Time) error {
+	err := c.save(ctx, t, func(i *Incident) {
+		i.Outcome, i.OutcomeReason, i.ClosedAt = "", "", time.Time{}
+		i.enter(AwaitingReturn, now)
+	})
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.open[t.current().Node] = t
+	c.mu.Unlock()
+	c.log(t.current(), "incident reopened", "why", "the node came back after all")
+	c.announce()
+	return nil
+}
+
+// announce tells Run that there is an incident to drive.
+func (c *Controller) announce() {
+	select {
+	case c.opened <- struct{}{}:
+	default:
+	}
 }
 
 // canHaveCommonCause is false for faults that say nothing about the node.
@@ -149,10 +200,7 @@ func (c *Controller) openAll(ctx context.Context, due []*Incident) []error {
 	}
 	wg.Wait()
 	if len(due) > 0 {
-		select {
-		case c.opened <- struct{}{}:
-		default:
-		}
+		c.announce()
 	}
 	return errs
 }

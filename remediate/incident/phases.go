@@ -59,9 +59,13 @@ func (d *driver) confirmed(ctx context.Context) (time.Duration, error) {
 	if l.i.Decision.Remedy == fault.RestartApp {
 		return d.plan(ctx, l) // the node stays in service
 	}
-	wait, ok, err := d.perform(ctx, StepIsolate, func() []guard.Hold {
-		return d.authorise(d.request(l, guard.Isolate, factWitnesses(l), isolatedByOthers(l)), guard.Isolate)
-	}, func(ctx context.Context, s *Step) error {
+	authorise := func() []guard.Hold {
+		return d.authorise(d.request(l, guard.Isolate, factWitnesses(l), d.isolatedByOthers(l)), guard.Isolate)
+	}
+	if key := d.inherited(l); key != "" && l.i.last(StepIsolate) == nil {
+		return d.inherit(ctx, key, authorise)
+	}
+	wait, ok, err := d.perform(ctx, StepIsolate, authorise, func(ctx context.Context, s *Step) error {
 		return d.opts.Isolator.Isolate(ctx, Isolation{Key: s.Key, Node: l.i.Node, Reason: l.i.reason(), Simulated: l.i.Simulated})
 	})
 	if !ok {
@@ -118,18 +122,52 @@ func orchestratorWitness(v NodeView) guard.Witness {
 	return guard.Witness{Name: "orchestrator", Known: true, InstanceID: v.InstanceID, BootID: v.BootID}
 }
 
-// reportWitness is the newest report, which for silence is the last one and may
-// be another machine's.
+// reportWitness is the newest report. For silence that is the last one, which
+// says nothing if it is another machine's.
 func reportWitness(l look) []guard.Witness {
-	if l.node == nil || l.best != nil && own(l.best.row) {
+	if l.node == nil {
 		return nil
 	}
-	return []guard.Witness{{Name: "report", Known: l.node.Fresh, InstanceID: l.node.InstanceID, BootID: l.node.BootID}}
+	w := guard.Witness{Name: "report", Known: l.node.Fresh, InstanceID: l.node.InstanceID, BootID: l.node.BootID}
+	if l.best != nil && own(l.best.row) {
+		if w.Known = true; w.InstanceID != l.best.finding.Subject.InstanceID {
+			return nil
+		}
+	}
+	return []guard.Witness{w}
 }
 
-func isolatedByOthers(l look) bool {
-	return l.node != nil && l.node.View != nil && l.node.View.Isolated && !slices.ContainsFunc(l.i.Steps, func(s Step) bool {
-		return s.Name == StepIsolate && s.Key == l.node.View.IsolationKey
+// isolatedByOthers reports whether an isolation is in force that is neither this
+// incident's nor inherited.
+func (d *driver) isolatedByOthers(l look) bool {
+	return l.node != nil && l.node.View != nil && l.node.View.Isolated && d.inherited(l) == "" &&
+		!slices.ContainsFunc(l.i.Steps, func(s Step) bool { return s.Name == StepIsolate && s.Key == l.node.View.IsolationKey })
+}
+
+// inherited gives the key of the isolation that is in force if an earlier
+// incident left it on the node when it gave up, empty otherwise.
+func (d *driver) inherited(l look) string {
+	if l.node == nil || l.node.View == nil {
+		return ""
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.givenUp(l.i.Node, l.node.View.IsolationKey) == nil {
+		return ""
+	}
+	return l.node.View.IsolationKey
+}
+
+// inherit makes an earlier incident's isolation this one's.
+func (d *driver) inherit(ctx context.Context, key string, authorise func() []guard.Hold) (time.Duration, error) {
+	if holds := authorise(); len(holds) > 0 {
+		return d.held(ctx, holds...)
+	}
+	defer d.unclaim()
+	return d.enter(ctx, Isolated, "an earlier incident left the node isolated", func(i *Incident) {
+		now := d.opts.Now()
+		i.begin(Step{Name: StepIsolate, Outcome: StepDone, OutcomeAt: now, Detail: "left by an earlier incident"}, now)
+		i.last(StepIsolate).Key = key
 	})
 }
 
@@ -143,7 +181,7 @@ func (d *driver) awaitingReturn(ctx context.Context) (time.Duration, error) {
 		return d.enter(ctx, Resuming, "a spare turned up", func(i *Incident) { i.ResumeFirst = true })
 	}
 	act := l.i.act()
-	deadline := act.IntentAt.Add(d.opts.Policy.Timing.ReturnTimeout)
+	deadline := l.i.since().Add(d.opts.Policy.Timing.ReturnTimeout)
 	back, why := returned(act, l)
 	if !back {
 		if !l.now.Before(deadline) {

@@ -27,6 +27,10 @@ type world struct {
 	repairTime, lag time.Duration
 	choice          Choice
 	chooseErr       error
+	// inspect sees each repair and each end of an isolation before it takes effect.
+	inspect func(call string, n *node)
+	// shown are the facts that the remediator saw last.
+	shown map[string]NodeFacts
 	// answer decides about each call that changes the world, nil for done.
 	answer func(call string) answer
 	// readErr makes readings of the named kind fail.
@@ -192,6 +196,10 @@ func (w *world) facts() Facts {
 		}
 		f.Nodes = append(f.Nodes, nf)
 	}
+	w.shown = make(map[string]NodeFacts)
+	for _, nf := range f.Nodes {
+		w.shown[nf.Node] = nf
+	}
 	return f
 }
 
@@ -233,6 +241,12 @@ func (w *world) call(ctx context.Context, name string, effect func() error) erro
 	return nil
 }
 
+func (w *world) see(call string, n *node) {
+	if w.inspect != nil {
+		w.inspect(call, n)
+	}
+}
+
 func (w *world) Isolate(ctx context.Context, i Isolation) error {
 	return w.call(ctx, "isolate "+i.Node, func() error {
 		n := w.nodes[i.Node]
@@ -246,6 +260,7 @@ func (w *world) Isolate(ctx context.Context, i Isolation) error {
 func (w *world) Unisolate(ctx context.Context, i Isolation) error {
 	return w.call(ctx, "unisolate "+i.Node, func() error {
 		if n := w.nodes[i.Node]; n.isolationKey == i.Key {
+			w.see("unisolate", n)
 			n.isolated, n.isolationKey = false, ""
 		}
 		return nil
@@ -295,6 +310,7 @@ func (w *world) Replace(ctx context.Context, c MachineCall) error {
 		if n == nil {
 			return fmt.Errorf("InstanceIdNotFound: %w", ErrNotExecuted)
 		}
+		w.see("replace", n)
 		w.replaced[c.InstanceID]++
 		w.serial++
 		w.repairNode(n, fmt.Sprintf("i-%s-%d", n.name, w.serial))
@@ -308,6 +324,7 @@ func (w *world) Reboot(ctx context.Context, c MachineCall) error {
 		if n == nil {
 			return fmt.Errorf("InstanceIdNotFound: %w", ErrNotExecuted)
 		}
+		w.see("reboot", n)
 		w.rebooted[n.boot]++
 		w.repairNode(n, n.instance)
 		return nil
@@ -474,4 +491,19 @@ func (p *process) only(t testing.TB) Incident {
 		t.Fatalf("there are %d incidents, want 1: %v", len(all), all)
 	}
 	return all[0]
+}
+
+// journalled gives what a journal holds, decoded.
+func journalled(t testing.TB, j *journal.Memory) []record {
+	t.Helper()
+	var all []record
+	for _, jr := range j.Records() {
+		r, err := decodeRecord(jr.Key, jr.Value)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		all = append(all, r)
+	}
+	return all
 }

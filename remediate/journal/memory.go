@@ -32,6 +32,22 @@ func (m *Memory) Acquire(ctx context.Context) (Session, error) {
 	return &memorySession{m: m, epoch: m.epoch}, nil
 }
 
+// Records gives what the journal holds, ordered by key, without a session: for
+// those who watch.
+func (m *Memory) Records() []Record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sorted()
+}
+
+func (m *Memory) sorted() []Record {
+	records := slices.SortedFunc(maps.Values(m.records), func(a, b Record) int { return cmp.Compare(a.Key, b.Key) })
+	for i := range records {
+		records[i].Value = bytes.Clone(records[i].Value)
+	}
+	return records
+}
+
 type memorySession struct {
 	m     *Memory
 	epoch uint64
@@ -45,11 +61,7 @@ func (s *memorySession) Load(ctx context.Context) ([]Record, error) {
 	if err := s.admit(ctx); err != nil {
 		return nil, err
 	}
-	records := slices.SortedFunc(maps.Values(s.m.records), func(a, b Record) int { return cmp.Compare(a.Key, b.Key) })
-	for i := range records {
-		records[i].Value = bytes.Clone(records[i].Value)
-	}
-	return records, nil
+	return s.m.sorted(), nil
 }
 
 func (s *memorySession) Put(ctx context.Context, key string, expected uint64, value []byte) (uint64, error) {
