@@ -30,6 +30,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sagemaker"
+	"github.com/aws/smithy-go/logging"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/evenkeel/evenkeel/remediate/incident"
@@ -100,6 +101,8 @@ type Options struct {
 	// at about the same time share; 2 s if zero. Listing 2,048 nodes takes 21
 	// requests, and every incident that waits asks the same.
 	ShareFor time.Duration
+
+	http doer // the SDK's own if nil
 }
 
 // Client is one HyperPod cluster. It is safe for concurrent use. Every call
@@ -150,7 +153,13 @@ func New(ctx context.Context, c Config, o Options) (*Client, error) {
 		if c.Endpoint != "" {
 			s.BaseEndpoint = &c.Endpoint
 		}
+		if o.http != nil {
+			s.HTTPClient = o.http
+		}
 		s.HTTPClient = observedHTTP{s.HTTPClient}
+		s.Logger = logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
+			o.Logger.Debug("AWS SDK: " + fmt.Sprintf(format, v...))
+		})
 		s.APIOptions = append(s.APIOptions, m.countThrottles)
 	})
 	return client, nil

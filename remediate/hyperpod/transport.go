@@ -2,6 +2,7 @@ package hyperpod
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
@@ -20,18 +21,29 @@ func withDelivery(ctx context.Context) (context.Context, *delivery) {
 	return context.WithValue(ctx, deliveryKey{}, d), d
 }
 
-// observedHTTP is an HTTP client that notes deliveries.
-type observedHTTP struct {
-	next interface {
-		Do(*http.Request) (*http.Response, error)
-	}
+// doer is what the SDK needs of an HTTP client.
+type doer interface {
+	Do(*http.Request) (*http.Response, error)
 }
 
+// observedHTTP is an HTTP client that notes deliveries and loses no answers.
+type observedHTTP struct{ next doer }
+
+// Do hides the body's WriteTo. The SDK closes the body as soon as an answer
+// begins, and smithy-go's WriteTo of a closed body gives io.EOF as an error; if
+// net/http is just about to look whether the body has ended, it takes that for a
+// failed write and closes the connection under the answer. A closed body that
+// can only be read has ended, and all is well.
 func (o observedHTTP) Do(r *http.Request) (*http.Response, error) {
-	d, ok := r.Context().Value(deliveryKey{}).(*delivery)
-	if !ok {
-		return o.next.Do(r)
+	ctx := r.Context()
+	if d, ok := ctx.Value(deliveryKey{}).(*delivery); ok {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+			GotConn: func(httptrace.GotConnInfo) { d.connected.Store(true) },
+		})
 	}
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { d.connected.Store(true) }}
-	return o.next.Do(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+	sent := r.WithContext(ctx)
+	if r.Body != nil && r.Body != http.NoBody {
+		sent.Body = struct{ io.ReadCloser }{r.Body}
+	}
+	return o.next.Do(sent)
 }
