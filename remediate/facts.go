@@ -18,7 +18,7 @@ type knowledge struct {
 	now    time.Time
 	timing policy.Timing
 	nodes  []ingest.Node // ordered by name
-	views  map[string]incident.NodeView
+	views  map[string]*incident.NodeView
 	// viewed is false when the orchestrator's views are not current.
 	viewed bool
 	alerts map[string][]string
@@ -95,22 +95,16 @@ func (k *knowledge) each(do func(name string, n *ingest.Node, view *incident.Nod
 		}
 	}
 	slices.Sort(silent)
-	view := func(name string) *incident.NodeView {
-		if v, ok := k.views[name]; ok {
-			return &v
-		}
-		return nil
-	}
 	for i := range k.nodes {
 		n := &k.nodes[i]
 		for len(silent) > 0 && silent[0] < n.Report.Node {
-			do(silent[0], nil, view(silent[0]))
+			do(silent[0], nil, k.views[silent[0]])
 			silent = silent[1:]
 		}
-		do(n.Report.Node, n, view(n.Report.Node))
+		do(n.Report.Node, n, k.views[n.Report.Node])
 	}
 	for _, name := range silent {
-		do(name, nil, view(name))
+		do(name, nil, k.views[name])
 	}
 }
 

@@ -44,7 +44,7 @@ func knowing(nodes ...ingest.Node) *knowledge {
 func TestFactsJoinReportsAndViews(t *testing.T) {
 	k := knowing(heard("n2", 0), heard("n4", 0))
 	k.viewed = true
-	k.views = map[string]incident.NodeView{
+	k.views = map[string]*incident.NodeView{
 		"n1": {Node: "n1", Responding: incident.RespondingYes, InstanceID: "i-1", BootID: "b-1"},
 		"n4": {Node: "n4", Responding: incident.RespondingYes, Isolated: true},
 		"n5": {Node: "n5", Responding: incident.RespondingNo},
@@ -109,12 +109,12 @@ func TestGone(t *testing.T) {
 	}{
 		{"silent for longer than a replacement takes, not listed", long + 1, func(*knowledge) {}, true},
 		{"not that long yet", long, func(*knowledge) {}, false},
-		{"listed", long + 1, func(k *knowledge) { k.views["n1"] = incident.NodeView{Node: "n1"} }, false},
+		{"listed", long + 1, func(k *knowledge) { k.views["n1"] = &incident.NodeView{Node: "n1"} }, false},
 		{"orchestrator not answering", long + 1, func(k *knowledge) { k.viewed = false }, false},
 		{"incident open", long + 1, func(k *knowledge) { k.incident = func(string) string { return "inc-1" } }, false},
 	} {
 		k := knowing(heard("n1", test.age))
-		k.views, k.viewed = map[string]incident.NodeView{}, true
+		k.views, k.viewed = map[string]*incident.NodeView{}, true
 		test.change(k)
 		if got := len(k.gone()) == 1; got != test.want {
 			t.Errorf("%s: gone = %v, want %v", test.name, got, test.want)

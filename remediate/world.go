@@ -99,13 +99,14 @@ func (m machines) AtNode(ctx context.Context, node string) (incident.Machine, er
 type views struct {
 	mu     sync.Mutex
 	at     time.Time
-	byNode map[string]incident.NodeView
+	byNode map[string]*incident.NodeView
 }
 
+// set takes what the orchestrator said; the slice is the views' own from then on.
 func (v *views) set(at time.Time, all []incident.NodeView) {
-	byNode := make(map[string]incident.NodeView, len(all))
-	for _, view := range all {
-		byNode[view.Node] = view
+	byNode := make(map[string]*incident.NodeView, len(all))
+	for i := range all {
+		byNode[all[i].Node] = &all[i]
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -113,8 +114,8 @@ func (v *views) set(at time.Time, all []incident.NodeView) {
 }
 
 // current gives the views by node unless they are older than freshWithin; false
-// means that nothing is known. The map is never changed.
-func (v *views) current(now time.Time, freshWithin time.Duration) (map[string]incident.NodeView, bool) {
+// means that nothing is known. Map and views are never changed.
+func (v *views) current(now time.Time, freshWithin time.Duration) (map[string]*incident.NodeView, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.at.IsZero() || now.Sub(v.at) > freshWithin {

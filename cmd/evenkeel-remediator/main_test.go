@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -47,7 +46,7 @@ const (
 )
 
 // daemon gives the command that runs the daemon with the arguments.
-func daemon(t *testing.T, args ...string) *exec.Cmd {
+func daemon(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -100,30 +99,16 @@ esac
 
 // newSite prepares everything but starts no daemon. An empty policy leaves the
 // default in force.
-func newSite(t *testing.T, p *policy.Policy) *site {
+func newSite(t testing.TB, p *policy.Policy) *site {
 	t.Helper()
 	s := &site{dir: t.TempDir(), replaced: make(chan hyperpod.Instance, 8), clients: make(map[string]*http.Client)}
 	var err error
 	if s.authority, err = pki.New(filepath.Join(s.dir, "pki")); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{nodeA, nodeB, "operator", "collector", "alertmanager"} {
-		pair, err := s.authority.Client(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := s.authority.ClientTLS(pair)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.clients[name] = client(t, c)
+	for _, name := range []string{"", nodeA, nodeB, "operator", "collector"} {
+		s.client(t, name)
 	}
-	anonymous, err := s.authority.ClientTLS(pki.Pair{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.clients[""] = client(t, anonymous)
-
 	s.provider, err = hyperpod.New(hyperpod.Options{
 		Cluster: "hp", Region: "us-west-2", AccessKey: access, SecretKey: secret,
 		Nodes:        []hyperpod.Node{{IP: "10.1.0.1", InstanceID: "i-0aaaaaaaaaaaaaaa1"}, {IP: "10.1.0.2", InstanceID: "i-0aaaaaaaaaaaaaaa2"}},
@@ -159,20 +144,33 @@ orchestrator: {command: {program: [/bin/sh, %q, %q], endpoint: "http://127.0.0.1
 	return s
 }
 
-func client(t *testing.T, c *tls.Config) *http.Client {
+// client makes a client that proves the name; the empty name has no certificate.
+func (s *site) client(t testing.TB, name string) {
+	t.Helper()
+	var pair pki.Pair
+	var err error
+	if name != "" {
+		if pair, err = s.authority.Client(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := s.authority.ClientTLS(pair)
+	if err != nil {
+		t.Fatal(err)
+	}
 	transport := &http.Transport{TLSClientConfig: c}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: patience}
+	s.clients[name] = &http.Client{Transport: transport, Timeout: patience}
 }
 
-func (s *site) write(t *testing.T, name, content string) {
+func (s *site) write(t testing.TB, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (s *site) args(t *testing.T) []string {
+func (s *site) args(t testing.TB) []string {
 	t.Helper()
 	server, err := s.authority.Server("remediator")
 	if err != nil {
@@ -189,7 +187,7 @@ func (s *site) args(t *testing.T) []string {
 }
 
 // start runs the daemon and waits until it listens.
-func (s *site) start(t *testing.T) {
+func (s *site) start(t testing.TB) {
 	t.Helper()
 	s.process = daemon(t, s.args(t)...)
 	stderr, err := s.process.StderrPipe()
@@ -254,7 +252,7 @@ func (s *site) end(t *testing.T, signal syscall.Signal) int {
 	return s.process.ProcessState.ExitCode()
 }
 
-func (s *site) call(t *testing.T, caller, method, path, body string) (int, []byte) {
+func (s *site) call(t testing.TB, caller, method, path, body string) (int, []byte) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
 	if err != nil {
@@ -273,7 +271,7 @@ func (s *site) call(t *testing.T, caller, method, path, body string) (int, []byt
 }
 
 // report sends a report as the caller and gives the status of the answer.
-func (s *site) report(t *testing.T, caller string, r fault.NodeReport) int {
+func (s *site) report(t testing.TB, caller string, r fault.NodeReport) int {
 	t.Helper()
 	body, err := json.Marshal(r)
 	if err != nil {
@@ -307,7 +305,7 @@ func (s *site) replaceCalls() int {
 }
 
 // eventually asks until the answer is yes.
-func eventually(t *testing.T, what string, yes func() bool) {
+func eventually(t testing.TB, what string, yes func() bool) {
 	t.Helper()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()

@@ -8,7 +8,7 @@ import (
 )
 
 // Status sums up what is held about one node at a time. A report older than
-// freshWithin is not current. The slices are the caller's own.
+// freshWithin is not current. The slices are shared: read only, but for appending.
 func (n Node) Status(now time.Time, freshWithin time.Duration) fault.NodeStatus {
 	r := n.Report
 	age := now.Sub(n.Received)
@@ -19,10 +19,19 @@ func (n Node) Status(now time.Time, freshWithin time.Duration) fault.NodeStatus 
 		State:            Sum(n.Findings, r.Coverage, age <= freshWithin),
 		ReportAgeSeconds: age.Seconds(),
 		Simulated:        r.Simulated,
-		Findings:         append([]fault.Finding{}, n.Findings...),
-		Coverage:         append([]fault.Coverage{}, r.Coverage...),
-		Jobs:             append([]fault.Process{}, r.Jobs...),
+		Findings:         list(n.Findings),
+		Coverage:         list(r.Coverage),
+		Jobs:             list(r.Jobs),
 	}
+}
+
+// list gives s without spare room, so that appending copies, and never nil, so
+// that JSON shows an empty list.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return slices.Clip(s)
 }
 
 // Sum gives the state of a node from its findings and coverage: bad with any
