@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -212,4 +214,78 @@ func crashOnce(t *testing.T, name string, spare bool, kind fault.Kind, kill int6
 		t.Errorf("%s: incident is %s, %q, held %v, steps %+v; want closed, repaired", name, i.State, i.Outcome, i.Held(), i.Steps)
 	}
 	return reached
+}
+
+// TestOnBolt plays the scene on the journal that the product uses, with the
+// process ended in the middle and the file opened again.
+func TestOnBolt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal.db")
+	open := func() *journal.Bolt {
+		b, err := journal.OpenBolt(path, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	b := open()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(4, true)
+		p := launch(t, w, w.options(handsOff(t), b))
+		w.raise("n1", fault.XidOffTheBus)
+		time.Sleep(time.Minute)
+		p.stop()
+		if i := p.only(t); i.State != AwaitingReturn {
+			t.Errorf("incident is %s, want awaiting_return", i.State)
+		}
+		b.Close()
+		b = open()
+		p = launch(t, w, w.options(handsOff(t), b))
+		defer p.stop()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if i := p.only(t); i.Outcome != Repaired || w.replaced["i-1-0"] != 1 {
+			t.Errorf("incident is %s, %q, replaced %v; want repaired, once", i.State, i.Outcome, w.replaced)
+		}
+	})
+	b.Close()
+}
+
+// TestCrashTwice cuts the remediator off at a second event after the first. The
+// pairs are a sample of all.
+func TestCrashTwice(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	const pairs = 200
+	for range pairs {
+		cuts := []*mortal{
+			{kill: 1 + random.Int64N(24), after: random.IntN(2) == 0},
+			{kill: 1 + random.Int64N(16), after: random.IntN(2) == 0},
+		}
+		name := fmt.Sprintf("events %d (%v) and then %d (%v)", cuts[0].kill, cuts[0].after, cuts[1].kill, cuts[1].after)
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(4, true)
+			j := &journal.Memory{}
+			w.raise("n1", fault.XidOffTheBus)
+			for _, m := range cuts {
+				m.world, m.inner, m.cancel = w, j, func() {}
+				opts := w.options(handsOff(t), m)
+				opts.Isolator, opts.Jobs, opts.Machines = m, m, m
+				p, err := tryLaunch(w, opts)
+				if err != nil {
+					continue // killed while it loaded the journal
+				}
+				for end := time.Now().Add(20 * time.Minute); !m.dead.Load() && time.Now().Before(end); {
+					time.Sleep(time.Second)
+				}
+				p.stop()
+			}
+			p := launch(t, w, w.options(handsOff(t), j))
+			defer p.stop()
+			time.Sleep(30 * time.Minute)
+			synctest.Wait()
+			if i := p.only(t); i.Outcome != Repaired || w.replaced["i-1-0"] != 1 || len(w.replaced) != 1 || w.job.restarts != 1 {
+				t.Errorf("%s: incident is %s, %q, replaced %v, job restarted %d times; want repaired, once, once", name, i.State, i.Outcome, w.replaced, w.job.restarts)
+			}
+		})
+	}
+	t.Logf("%d pairs of cuts: one replacement each", pairs)
 }

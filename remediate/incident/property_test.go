@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -21,7 +22,10 @@ import (
 // outside, by the world, the facts last shown, and the journal.
 func TestProperties(t *testing.T) {
 	seeds := 50
-	if testing.Short() {
+	switch {
+	case os.Getenv("EVENKEEL_SOAK") != "":
+		seeds = 2000
+	case testing.Short():
 		seeds = 10
 	}
 	total := make(map[string]int)
