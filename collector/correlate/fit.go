@@ -38,7 +38,7 @@ const (
 	madScale = 1.4826
 	// maxPartners bounds how many partners a rank is paired with, so that a group
 	// of thousands costs n, not n².
-	maxPartners = 64
+	maxPartners = 16
 )
 
 // slopes holds the pairs of a group whose loads differ enough, for the fits
@@ -47,6 +47,8 @@ const (
 type slopes struct {
 	points []point
 	pairs  []pair // by slope
+	// steepest is the slope of time in proportion to load.
+	steepest float64
 }
 
 type pair struct {
@@ -57,6 +59,13 @@ type pair struct {
 func newSlopes(points []point) *slopes {
 	s := &slopes{points: points}
 	n := len(points)
+	loads := make([]float64, n)
+	for i, p := range points {
+		loads[i] = p.load
+	}
+	if typical := median(loads); typical > 0 {
+		s.steepest = 1 / typical // the median time is 1
+	}
 	// Partners are taken at evenly spread distances; all of them in a small group.
 	stride := max(1, (n-1)/maxPartners)
 	for a := range n {
@@ -92,42 +101,51 @@ func (l line) at(load float64) float64 { return l.offset + l.slope*load }
 // differ in load, the slope is the greatest that is physical: time in
 // proportion to load, the benefit of the doubt that a loaded rank gets.
 func (s *slopes) without(k int) line {
-	peers := make([]point, 0, len(s.points)-1)
-	for i, p := range s.points {
-		if i != k {
-			peers = append(peers, p)
-		}
-	}
-	values := make([]float64, len(peers))
-	collect := func(f func(point) float64) []float64 {
-		for i, p := range peers {
-			values[i] = f(p)
-		}
-		return values
-	}
-	steepest := 0.0
-	typical := median(collect(func(p point) float64 { return p.load }))
-	typicalTime := median(collect(func(p point) float64 { return p.time }))
-	if typical > 0 {
-		steepest = typicalTime / typical
-	}
-	l := line{slope: steepest}
-	usable := make([]float64, 0, len(s.pairs))
-	for _, p := range s.pairs {
-		if p.a != k && p.b != k {
-			usable = append(usable, p.slope)
-		}
-	}
+	l := line{slope: s.steepest}
+	slope, pairs := s.middleWithout(k)
 	// A pair per peer is the least that outvotes one odd peer: it spoils its own
 	// pairs only.
-	if len(usable) >= max(len(peers), 3) {
+	if pairs >= max(len(s.points)-1, 3) {
 		l.fitted = true
 		// More tokens never take less time, and an offset is never negative.
-		l.slope = min(max(middle(usable), 0), steepest)
+		l.slope = min(max(slope, 0), s.steepest)
 	}
-	l.offset = median(collect(func(p point) float64 { return p.time - l.slope*p.load }))
-	l.spread = max(minSpread, madScale*median(collect(func(p point) float64 { return math.Abs(p.time - l.at(p.load)) })))
+	residuals := make([]float64, 0, len(s.points))
+	for i, p := range s.points {
+		if i != k {
+			residuals = append(residuals, p.time-l.slope*p.load)
+		}
+	}
+	l.offset = median(residuals)
+	for i, r := range residuals {
+		residuals[i] = math.Abs(r - l.offset)
+	}
+	l.spread = max(minSpread, madScale*median(residuals))
 	return l
+}
+
+// middleWithout is the median slope of the pairs without rank k, and how many
+// they are.
+func (s *slopes) middleWithout(k int) (slope float64, pairs int) {
+	for _, p := range s.pairs {
+		if p.a != k && p.b != k {
+			pairs++
+		}
+	}
+	seen := 0
+	for _, p := range s.pairs {
+		if p.a == k || p.b == k {
+			continue
+		}
+		if seen == (pairs-1)/2 {
+			slope += p.slope / 2
+		}
+		if seen == pairs/2 {
+			return slope + p.slope/2, pairs
+		}
+		seen++
+	}
+	return 0, 0
 }
 
 // median sorts v.

@@ -68,8 +68,8 @@ func NewPool(config PoolConfig, mapping *Mapping, client *http.Client, deliver f
 }
 
 // Apply makes the pool scrape exactly these targets until ctx ends. A target
-// that stays keeps its schedule. It gives the targets that were dropped.
-func (p *Pool) Apply(ctx context.Context, targets []Target) (dropped []Target) {
+// that stays keeps its schedule. Only one goroutine may call it.
+func (p *Pool) Apply(ctx context.Context, targets []Target) {
 	wanted := make(map[Target]bool, len(targets))
 	for _, t := range targets {
 		wanted[t] = true
@@ -84,10 +84,8 @@ func (p *Pool) Apply(ctx context.Context, targets []Target) (dropped []Target) {
 		if !wanted[t] {
 			cancel()
 			delete(p.running, t)
-			dropped = append(dropped, t)
 		}
 	}
-	return dropped
 }
 
 // Wait returns when all scraping has ended.

@@ -70,13 +70,14 @@ func ParseTargets(content []byte) ([]Target, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", field, err)
 			}
-			if other, ok := seen[t.URL]; ok {
-				return nil, fmt.Errorf("%s: %s is %s already", field, t.URL, other)
+			// The address is the label "target" of what is exported about a scrape.
+			if other, ok := seen[address]; ok {
+				return nil, fmt.Errorf("%s: %s is %s already", field, address, other)
 			}
 			if len(targets) == maxTargets {
 				return nil, fmt.Errorf("%s: more than %d targets", field, maxTargets)
 			}
-			seen[t.URL] = field
+			seen[address] = field
 			targets = append(targets, t)
 		}
 	}
