@@ -67,6 +67,23 @@ func TestFixtures(t *testing.T) {
 	}
 }
 
+// TestStormIsOneFinding: what one dead GPU makes everybody say is one finding to
+// act upon, and the rest is explained by it.
+func TestStormIsOneFinding(t *testing.T) {
+	w := newWorld(fault.NewCatalogue(fault.DefaultTiming()))
+	w.play(t, "testdata/storms/off_the_bus.steps")
+	var authorising []fault.Kind
+	for _, f := range w.engine.Findings() {
+		if ok, _ := f.Authorises(); ok {
+			authorising = append(authorising, f.Kind)
+		}
+	}
+	if want := []fault.Kind{fault.XidOffTheBus}; !slices.Equal(authorising, want) {
+		t.Errorf("findings that authorise: %v, want %v:\n%s", authorising, want, w)
+	}
+	golden.Check(t, "testdata/storms/off_the_bus.golden", []byte(w.String()))
+}
+
 // world is a node: an engine, what feeds it, and the time.
 type world struct {
 	catalogue *fault.Catalogue

@@ -12,8 +12,8 @@ import (
 // TestInvariants feeds random observations and holds every step to what must
 // never happen, whatever the order.
 func TestInvariants(t *testing.T) {
-	for seed := range uint64(60) {
-		if !t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { newWalk(t, seed).run(150) }) {
+	for seed := range uint64(40) {
+		if !t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { newWalk(t, seed).run(120) }) {
 			return
 		}
 	}
