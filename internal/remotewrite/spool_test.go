@@ -96,6 +96,25 @@ func TestSpoolKeepsOrderAcrossRestarts(t *testing.T) {
 	}
 }
 
+// A new segment must not get a number that the cursor says is settled.
+func TestSpoolKeepsWhatCameAfterAllWasSent(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 3 {
+		s, _ := openSpool(t, dir, SpoolConfig{})
+		s.Append(body("sent", 1), at)
+		drain(s, at)
+		closeSpool(t, s)
+		s, _ = openSpool(t, dir, SpoolConfig{})
+		s.Append(body("kept", 1), at)
+		closeSpool(t, s)
+		s, _ = openSpool(t, dir, SpoolConfig{})
+		if got := drain(s, at); !slices.Equal(got, []string{"kept"}) {
+			t.Errorf("round %d: bodies = %v, want the one that came after the others were sent", i, got)
+		}
+		closeSpool(t, s)
+	}
+}
+
 func segmentFiles(t testing.TB, dir string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*"+segmentSuffix))
