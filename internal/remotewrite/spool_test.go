@@ -104,6 +104,8 @@ func TestSpoolKeepsWhatCameAfterAllWasSent(t *testing.T) {
 		s.Append(body("sent", 1), at)
 		drain(s, at)
 		closeSpool(t, s)
+		s, _ = openSpool(t, dir, SpoolConfig{}) // removes what is settled
+		closeSpool(t, s)
 		s, _ = openSpool(t, dir, SpoolConfig{})
 		s.Append(body("kept", 1), at)
 		closeSpool(t, s)
