@@ -46,7 +46,7 @@ test-race: servers
 
 .PHONY: soak
 soak: build servers ## What takes longer (under 20 minutes): kill -9 at random moments, long outages, fuzzing.
-	EVENKEEL_SOAK=1 $(GO) test -ldflags "$(LDFLAGS)" -timeout 25m -count=1 -v -run 'Soak' ./test/... ./cmd/evenkeel/...
+	EVENKEEL_SOAK=1 $(GO) test -ldflags "$(LDFLAGS)" -timeout 25m -count=1 -parallel 3 -v -run Soak ./test/... ./cmd/evenkeel/...
 	scripts/fuzz.sh 5s
 
 .PHONY: test-kubernetes
@@ -60,8 +60,8 @@ lint: ## gofmt, go vet, staticcheck, generated files up to date.
 	$(GO) tool staticcheck ./...
 
 .PHONY: generate
-generate: ## Rewrite what is generated: docs/faults.md, the dashboards, golden files.
-	$(GO) test ./... -run 'Golden|Generated|Committed' -update
+generate: ## Rewrite what is generated: docs/faults.md, the dashboard, golden files. Look at the diff.
+	$(GO) test $$(git grep -l '"github.com/evenkeel/evenkeel/internal/golden"' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|') -update
 
 .PHONY: bench
 bench: ## Run the benchmarks that the documentation quotes.

@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 	addDemo(app, add, ctx, stdout)
 	addCheckpoint(app, add, ctx, stdout)
-	addSimulate(app, add, ctx, stdin, stdout)
+	addSimulate(app, add, ctx, stdin, stdout, stderr)
 	add(app.Command("faults", "Print the catalogue of faults as Markdown: every kind, how it is confirmed, what clears it."), func() error {
 		return fault.WriteMarkdown(stdout, fault.NewCatalogue(fault.DefaultTiming()))
 	})

@@ -67,17 +67,17 @@ type machine struct {
 }
 
 // newMachine makes the folder and the first instance of the node.
-func newMachine(dir, name, instance string, ordinal int) (*machine, error) {
+func newMachine(dir, name, instance string) (*machine, error) {
 	m := &machine{name: name, dir: filepath.Join(dir, name)}
 	if err := os.MkdirAll(m.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make node %s: %w", name, err)
 	}
-	return m, m.install(instance, ordinal)
+	return m, m.install(instance)
 }
 
 // install puts a new instance under the node's name: other ids, other GPUs, an
 // empty kernel log.
-func (m *machine) install(instance string, ordinal int) error {
+func (m *machine) install(instance string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.instance, m.boot, m.sequence = instance, newUUID(), 0
@@ -85,7 +85,7 @@ func (m *machine) install(instance string, ordinal int) error {
 	for i := range gpusPerNode {
 		m.devices.GPUs = append(m.devices.GPUs, gpu{
 			Index: i, UUID: "GPU-" + newUUID(), PCI: fmt.Sprintf("0000:%02x:00", 0x53+0x10*i), Model: "NVIDIA H200",
-			TemperatureCelsius: 52 + float64(ordinal+i), SlowdownTemperatureCelsius: 87,
+			TemperatureCelsius: 52 + float64(4*i+int(m.boot[0]%4)), SlowdownTemperatureCelsius: 87,
 			PowerWatts: 610, SMClockHertz: 1980e6, MaxSMClockHertz: 1980e6, UtilizationRatio: 0.97,
 			MemoryUsedBytes: 120 << 30, MemoryTotalBytes: 141 << 30,
 			NVLinks: []link{{Link: 0, Up: true}, {Link: 1, Up: true}},

@@ -12,7 +12,10 @@ import (
 // durations of that block and not one other byte.
 func TestScaleTimingChangesNothingElse(t *testing.T) {
 	const factor = 20
-	shipped := policy.HandsOff
+	shipped, err := policy.ShippedFile(policy.NameHandsOff)
+	if err != nil {
+		t.Fatal(err)
+	}
 	scaled, err := scaleTiming(shipped, factor)
 	if err != nil {
 		t.Fatal(err)
