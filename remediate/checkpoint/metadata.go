@@ -1,9 +1,7 @@
 package checkpoint
 
 import (
-	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 
 	"github.com/evenkeel/evenkeel/remediate/checkpoint/pickle"
@@ -71,19 +69,22 @@ type Entry struct {
 	Transforms []string
 }
 
-// MetadataLimits are the limits for a .metadata file. An entry of the storage
-// table takes some 40 values and, with names, 150 bytes: half a million shards
-// fit, those of 1,000 ranks with 500 tensors each.
-var MetadataLimits = pickle.Limits{Bytes: 128 << 20, Values: 20_000_000, StringBytes: 1 << 20, Depth: 64}
+// MetadataLimits are the limits for a .metadata file. One written by PyTorch
+// takes some 140 bytes and, decoded, some 300 bytes of memory for each chunk
+// that a rank stores: three million fit, as 1,000 ranks have that share 1,000
+// tensors with two optimiser states each.
+var MetadataLimits = pickle.Limits{Bytes: 512 << 20, Memory: 1 << 30, StringBytes: 1 << 20, Depth: 64}
 
 // DecodeMetadata decodes the contents of a .metadata file. It executes nothing,
 // and ignores attributes that it does not know.
 func DecodeMetadata(data []byte) (*Metadata, error) {
-	value, err := pickle.Decode(data, MetadataLimits, allow)
+	files := make(fileNames)
+	reader := pickle.Reader{Limits: MetadataLimits, Allow: allow, Convert: files.convert}
+	value, err := reader.Decode(data)
 	if err != nil {
 		return nil, err
 	}
-	r, err := asRecord(value, "Metadata")
+	r, err := asRecord(value, metadataClass)
 	if err != nil {
 		return nil, err
 	}
@@ -113,76 +114,16 @@ func decodeItems(r *pickle.Record) ([]Item, error) {
 		if !ok {
 			return nil, fmt.Errorf("a key is a %T, not a string", p.Key)
 		}
-		item, err := decodeItem(fqn, p.Value)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", fqn, err)
+		item, ok := p.Value.(Item)
+		if !ok {
+			if _, err := asRecord(p.Value, bytesClass); err != nil {
+				return nil, fmt.Errorf("%s: %w", fqn, err)
+			}
 		}
+		item.FQN = fqn
 		items = append(items, item)
 	}
 	return items, nil
-}
-
-func decodeItem(fqn string, value any) (Item, error) {
-	item := Item{FQN: fqn}
-	if _, err := asRecord(value, "BytesStorageMetadata"); err == nil {
-		return item, nil
-	}
-	r, err := asRecord(value, "TensorStorageMetadata")
-	if err != nil {
-		return item, err
-	}
-	if item.DType, err = decodeDType(r); err != nil {
-		return item, fmt.Errorf("properties: %w", err)
-	}
-	if item.Size, err = sizeAttr(r, "size"); err != nil {
-		return item, err
-	}
-	value, _ = r.Attr("chunks")
-	chunks, ok := value.(*pickle.List)
-	if !ok {
-		return item, fmt.Errorf("chunks: is a %T, not a list", value)
-	}
-	item.Chunks = make([]Chunk, len(chunks.Items))
-	for i, value := range chunks.Items {
-		if item.Chunks[i], err = decodeChunk(value); err != nil {
-			return item, fmt.Errorf("chunk %d: %w", i, err)
-		}
-	}
-	return item, nil
-}
-
-// decodeDType finds the element type: the first element of the state of
-// TensorProperties, which is a tuple, or the attribute of that name.
-func decodeDType(tensor *pickle.Record) (string, error) {
-	value, _ := tensor.Attr("properties")
-	r, err := asRecord(value, "TensorProperties")
-	if err != nil {
-		return "", err
-	}
-	dtype, ok := r.Attr("dtype")
-	if state, isTuple := r.State.(pickle.Tuple); isTuple && len(state) > 0 {
-		dtype, ok = state[0], true
-	}
-	if !ok {
-		return "", errors.New("no dtype")
-	}
-	name, ok := dtype.(pickle.Global)
-	if !ok || name.Module != "torch" {
-		return "", fmt.Errorf("dtype: is a %T, not a torch.dtype", dtype)
-	}
-	return name.Name, nil
-}
-
-func decodeChunk(value any) (c Chunk, err error) {
-	r, err := asRecord(value, "ChunkStorageMetadata")
-	if err != nil {
-		return c, err
-	}
-	if c.Offsets, err = sizeAttr(r, "offsets"); err != nil {
-		return c, err
-	}
-	c.Sizes, err = sizeAttr(r, "sizes")
-	return c, err
 }
 
 func decodeStorage(r *pickle.Record) ([]Entry, error) {
@@ -192,147 +133,16 @@ func decodeStorage(r *pickle.Record) ([]Entry, error) {
 	}
 	entries := make([]Entry, 0, len(pairs))
 	for i, p := range pairs {
-		e, err := decodeEntry(p)
-		if err != nil {
-			return nil, fmt.Errorf("entry %d: %w", i, err)
+		index, ok := p.Key.(Index)
+		if !ok {
+			return nil, fmt.Errorf("entry %d: the key is a %T, not a MetadataIndex", i, p.Key)
 		}
+		e, ok := p.Value.(Entry)
+		if !ok {
+			return nil, fmt.Errorf("entry %d: %s: is a %T, not a _StorageInfo", i, index, p.Value)
+		}
+		e.Index = index
 		entries = append(entries, e)
 	}
 	return entries, nil
-}
-
-func decodeEntry(p pickle.Pair) (e Entry, err error) {
-	index, err := asRecord(p.Key, "MetadataIndex")
-	if err != nil {
-		return e, fmt.Errorf("key: %w", err)
-	}
-	if e.Index.FQN, err = attr[string](index, "fqn"); err != nil {
-		return e, fmt.Errorf("key: %w", err)
-	}
-	if offset, ok := index.Attr("offset"); ok && offset != nil {
-		if e.Index.Offset, err = asSize(offset); err != nil {
-			return e, fmt.Errorf("%s: offset: %w", e.Index.FQN, err)
-		}
-	}
-	info, err := asRecord(p.Value, "_StorageInfo")
-	if err != nil {
-		return e, fmt.Errorf("%s: %w", e.Index, err)
-	}
-	if e.File, err = attr[string](info, "relative_path"); err == nil {
-		if e.Offset, err = attr[int64](info, "offset"); err == nil {
-			e.Length, err = attr[int64](info, "length")
-		}
-	}
-	if err != nil {
-		return e, fmt.Errorf("%s: %w", e.Index, err)
-	}
-	if e.Transforms, err = decodeTransforms(info); err != nil {
-		return e, fmt.Errorf("%s: transform_descriptors: %w", e.Index, err)
-	}
-	return e, nil
-}
-
-func decodeTransforms(info *pickle.Record) ([]string, error) {
-	value, ok := info.Attr("transform_descriptors")
-	if !ok || value == nil {
-		return nil, nil
-	}
-	items, err := asSequence(value)
-	if err != nil {
-		return nil, err
-	}
-	names := make([]string, len(items))
-	for i, item := range items {
-		if names[i], ok = item.(string); !ok {
-			return nil, fmt.Errorf("holds a %T, not a string", item)
-		}
-	}
-	return names, nil
-}
-
-// asRecord gives an object of one of the metadata classes.
-func asRecord(value any, class string) (*pickle.Record, error) {
-	r, ok := value.(*pickle.Record)
-	if !ok {
-		return nil, fmt.Errorf("is a %T, not a %s", value, class)
-	}
-	modules := []string{metadataModule, filesystemModule, shardModule}
-	if r.Class.Name != class || !slices.Contains(modules, r.Class.Module) {
-		return nil, fmt.Errorf("is a %s, not a %s", r.Class, class)
-	}
-	return r, nil
-}
-
-func attr[T any](r *pickle.Record, name string) (T, error) {
-	value, ok := r.Attr(name)
-	typed, isT := value.(T)
-	switch {
-	case !ok:
-		return typed, fmt.Errorf("%s: missing", name)
-	case !isT:
-		return typed, fmt.Errorf("%s: is a %T, not a %T", name, value, typed)
-	}
-	return typed, nil
-}
-
-// dictAttr gives the entries of an attribute that is a dict.
-func dictAttr(r *pickle.Record, name string) ([]pickle.Pair, error) {
-	value, ok := r.Attr(name)
-	switch v := value.(type) {
-	case *pickle.Dict:
-		return v.Pairs, nil
-	case *pickle.Record:
-		if v.Class == (pickle.Global{Module: "collections", Name: "OrderedDict"}) {
-			return v.Pairs, nil
-		}
-	}
-	if !ok {
-		return nil, errors.New("missing")
-	}
-	return nil, fmt.Errorf("is a %T, not a dict", value)
-}
-
-func sizeAttr(r *pickle.Record, name string) ([]int64, error) {
-	value, ok := r.Attr(name)
-	if !ok {
-		return nil, fmt.Errorf("%s: missing", name)
-	}
-	size, err := asSize(value)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return size, nil
-}
-
-// asSize gives the numbers of a torch.Size; never nil without an error.
-func asSize(value any) ([]int64, error) {
-	if r, ok := value.(*pickle.Record); ok {
-		if r.Class != (pickle.Global{Module: "torch", Name: "Size"}) || len(r.Args) != 1 {
-			return nil, fmt.Errorf("is a %s, not a torch.Size", r.Class)
-		}
-		value = r.Args[0]
-	}
-	items, err := asSequence(value)
-	if err != nil {
-		return nil, err
-	}
-	size := make([]int64, len(items))
-	for i, item := range items {
-		n, ok := item.(int64)
-		if !ok || n < 0 {
-			return nil, errors.New("holds something that is no number of elements")
-		}
-		size[i] = n
-	}
-	return size, nil
-}
-
-func asSequence(value any) ([]any, error) {
-	switch v := value.(type) {
-	case pickle.Tuple:
-		return v, nil
-	case *pickle.List:
-		return v.Items, nil
-	}
-	return nil, fmt.Errorf("is a %T, not a sequence", value)
 }

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -131,11 +132,11 @@ func readMetadata(root *os.Root) ([]byte, fs.FileInfo, error) {
 	if !info.Mode().IsRegular() {
 		return nil, nil, fmt.Errorf("%s %w", metadataFile, errNotAFile)
 	}
-	content, err := io.ReadAll(io.LimitReader(f, int64(MetadataLimits.Bytes)+1))
-	if err != nil {
+	content := bytes.NewBuffer(make([]byte, 0, min(info.Size(), int64(MetadataLimits.Bytes))+bytes.MinRead))
+	if _, err := content.ReadFrom(io.LimitReader(f, int64(MetadataLimits.Bytes)+1)); err != nil {
 		return nil, nil, err
 	}
-	return content, info, nil
+	return content.Bytes(), info, nil
 }
 
 // inspectUncommitted describes a checkpoint without .metadata.

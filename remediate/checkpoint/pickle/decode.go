@@ -10,9 +10,9 @@ import (
 type Limits struct {
 	// Bytes is the length of the pickle.
 	Bytes int
-	// Values is the number of values that it makes, each about 100 bytes of
-	// memory at most, strings not counted.
-	Values int
+	// Memory is an estimate of the memory that the values take at any moment, in
+	// bytes. One byte of pickle can make a value of some 50 bytes.
+	Memory int
 	// StringBytes is the length of one string, bytes object or name.
 	StringBytes int
 	// Depth is how deep values may be nested.
@@ -23,19 +23,30 @@ type Limits struct {
 // may be sound otherwise.
 var ErrLimit = errors.New("over the limit")
 
+// Reader says what a pickle may hold.
+type Reader struct {
+	Limits Limits
+	// Allow says which names may be imported.
+	Allow func(Global) bool
+	// Convert, if not nil, may give another value to stand for an object, and
+	// what that takes in bytes. It is asked when the object is called, and when it
+	// is restored from its state, and keeps a pickle of many small objects small.
+	// It must not follow values to any depth: they may contain themselves.
+	Convert func(*Record) (v any, size int, err error)
+}
+
 // Decode runs the pickle in data, which has to fill data exactly, and gives the
-// value that it leaves. Allow says which names may be imported. Errors say at
-// which byte the pickle was refused.
-func Decode(data []byte, limits Limits, allow func(Global) bool) (any, error) {
-	if len(data) > limits.Bytes {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d are read", ErrLimit, len(data), limits.Bytes)
+// value that it leaves. Errors say at which byte the pickle was refused.
+func (r *Reader) Decode(data []byte) (any, error) {
+	if len(data) > r.Limits.Bytes {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d are read", ErrLimit, len(data), r.Limits.Bytes)
 	}
-	m := machine{data: data, limits: limits, allow: allow}
+	m := machine{Reader: r, input: input{data: data, maxString: r.Limits.StringBytes}}
 	value, err := m.run()
 	if err != nil {
 		return nil, fmt.Errorf("pickle byte %d: %w", m.op, err)
 	}
-	if err := checkShape(value, limits.Depth); err != nil {
+	if err := checkShape(value, m.shared, r.Limits.Depth); err != nil {
 		return nil, fmt.Errorf("pickle: %w", err)
 	}
 	return value, nil
@@ -43,39 +54,38 @@ func Decode(data []byte, limits Limits, allow func(Global) bool) (any, error) {
 
 // machine is the stack machine.
 type machine struct {
-	data   []byte
-	at     int // next byte
-	op     int // where the current opcode stands
-	limits Limits
-	allow  func(Global) bool
+	*Reader
+	input
+	op int // where the current opcode stands
 
-	stack  []any
-	marks  []int // lengths of the stack at each MARK
-	memo   []any
-	values int // made so far
+	stack []any
+	marks []int // lengths of the stack at each MARK
+
+	// The memo keeps only what is recalled later: most pickles store nearly every
+	// value and recall few.
+	recalled bitset
+	memo     map[uint64]any
+	stored   uint64       // memo entries so far, kept or not
+	shared   map[any]bool // identities of the containers in the memo
+
+	memory int // estimate of what the values take now
 }
 
-// highestProtocol is the newest pickle protocol that this reader knows.
-const highestProtocol = 5
-
 func (m *machine) run() (any, error) {
-	head, err := m.take(2)
-	if err != nil {
+	if err := m.start(); err != nil {
 		return nil, err
 	}
-	if opcode(head[0]) != opProto || head[1] < 2 || head[1] > highestProtocol {
-		return nil, fmt.Errorf("not a pickle of protocol 2 to %d: starts with %#02x %#02x", highestProtocol, head[0], head[1])
-	}
+	m.recalled, m.memo, m.shared = recalled(m.input), make(map[uint64]any), make(map[any]bool)
 	for {
 		m.op = m.at
-		b, err := m.take(1)
+		op, err := m.takeOpcode()
 		if err != nil {
 			return nil, err
 		}
-		if opcode(b[0]) == opStop {
+		if op == opStop {
 			return m.stop()
 		}
-		if err := m.step(opcode(b[0])); err != nil {
+		if err := m.step(op); err != nil {
 			return nil, err
 		}
 	}
@@ -94,19 +104,158 @@ func (m *machine) stop() (any, error) {
 	return m.stack[0], nil
 }
 
-// take gives the next n bytes of the input.
-func (m *machine) take(n int) ([]byte, error) {
-	if n > len(m.data)-m.at {
-		return nil, fmt.Errorf("truncated: %d bytes wanted, %d left", n, len(m.data)-m.at)
+// slot is what a value takes wherever it stands: on the stack or in a container.
+const slot = 16
+
+// charge counts memory against the limit.
+func (m *machine) charge(bytes int) error {
+	m.memory += bytes
+	if m.memory > m.Limits.Memory {
+		return fmt.Errorf("%w: takes more than %d bytes of memory", ErrLimit, m.Limits.Memory)
 	}
-	b := m.data[m.at : m.at+n]
-	m.at += n
+	return nil
+}
+
+// push puts a value on the stack that takes so many bytes besides its slot.
+func (m *machine) push(v any, bytes int) error {
+	m.stack = append(m.stack, v)
+	return m.charge(slot + bytes)
+}
+
+// pop takes the top value, which must lie above the latest MARK.
+func (m *machine) pop() (any, error) {
+	top, err := m.peek()
+	if err != nil {
+		return nil, err
+	}
+	m.stack[len(m.stack)-1] = nil
+	m.stack = m.stack[:len(m.stack)-1]
+	return top, nil
+}
+
+// peek gives the top value and leaves it.
+func (m *machine) peek() (any, error) {
+	floor := 0
+	if len(m.marks) > 0 {
+		floor = m.marks[len(m.marks)-1]
+	}
+	if len(m.stack) <= floor {
+		return nil, errors.New("takes a value from an empty stack")
+	}
+	return m.stack[len(m.stack)-1], nil
+}
+
+// popN takes the top n values, the topmost last.
+func (m *machine) popN(n int) ([]any, error) {
+	items := make([]any, n)
+	for i := n - 1; i >= 0; i-- {
+		item, err := m.pop()
+		if err != nil {
+			return nil, err
+		}
+		items[i] = item
+	}
+	return items, nil
+}
+
+// popMark takes all values above the latest MARK, and the MARK.
+func (m *machine) popMark() ([]any, error) {
+	if len(m.marks) == 0 {
+		return nil, errors.New("no MARK on the stack")
+	}
+	from := m.marks[len(m.marks)-1]
+	m.marks = m.marks[:len(m.marks)-1]
+	items := append([]any(nil), m.stack[from:]...)
+	clear(m.stack[from:])
+	m.stack = m.stack[:from]
+	return items, nil
+}
+
+// mark notes the height of the stack.
+func (m *machine) mark() error {
+	m.marks = append(m.marks, len(m.stack))
+	return m.charge(slot)
+}
+
+// store puts the top value into the memo. CPython numbers its entries from 0
+// without gaps; an entry stored twice would make what is recalled ambiguous.
+func (m *machine) store(index uint64) error {
+	top, err := m.peek()
+	if err != nil {
+		return err
+	}
+	if index != m.stored {
+		return fmt.Errorf("memo entry %d stored after %d entries", index, m.stored)
+	}
+	m.stored++
+	if !m.recalled.has(index) {
+		return nil
+	}
+	m.memo[index] = top
+	if r, ok := top.(*Record); ok {
+		r.memo = append(r.memo, index)
+	}
+	if id := identity(top); id != nil {
+		m.shared[id] = true
+	}
+	return m.charge(8 * slot)
+}
+
+// recall pushes a stored value.
+func (m *machine) recall(index uint64) error {
+	v, ok := m.memo[index]
+	if !ok {
+		return fmt.Errorf("memo entry %d of %d recalled", index, m.stored)
+	}
+	if r, ok := v.(*Record); ok {
+		r.used = true
+	}
+	return m.push(v, 0)
+}
+
+// input is the pickle and how far it is read.
+type input struct {
+	data      []byte
+	at        int // next byte
+	maxString int
+}
+
+// highestProtocol is the newest pickle protocol that this reader knows.
+const highestProtocol = 5
+
+// start reads the protocol.
+func (in *input) start() error {
+	head, err := in.take(2)
+	if err != nil {
+		return err
+	}
+	if opcode(head[0]) != opProto || head[1] < 2 || head[1] > highestProtocol {
+		return fmt.Errorf("not a pickle of protocol 2 to %d: starts with %#02x %#02x", highestProtocol, head[0], head[1])
+	}
+	return nil
+}
+
+// take gives the next n bytes of the input.
+func (in *input) take(n int) ([]byte, error) {
+	if n > len(in.data)-in.at {
+		return nil, fmt.Errorf("truncated: %d bytes wanted, %d left", n, len(in.data)-in.at)
+	}
+	b := in.data[in.at : in.at+n]
+	in.at += n
 	return b, nil
 }
 
+func (in *input) takeOpcode() (opcode, error) {
+	b, err := in.take(1)
+	if err != nil {
+		return 0, err
+	}
+	return opcode(b[0]), nil
+}
+
 // takeUint gives a little-endian number of size bytes.
-func (m *machine) takeUint(size int) (uint64, error) {
-	b, err := m.take(size)
+func (in *input) takeUint(size int) (uint64, error) {
+	b, err := in.take(size)
 	if err != nil {
 		return 0, err
 	}
@@ -119,107 +268,24 @@ func (m *machine) takeUint(size int) (uint64, error) {
 
 // takeCounted gives a run of bytes that is preceded by its length, itself of
 // size bytes.
-func (m *machine) takeCounted(size int) ([]byte, error) {
-	n, err := m.takeUint(size)
+func (in *input) takeCounted(size int) ([]byte, error) {
+	n, err := in.takeUint(size)
 	if err != nil {
 		return nil, err
 	}
-	if n > uint64(m.limits.StringBytes) {
-		return nil, fmt.Errorf("%w: a string of %d bytes, at most %d", ErrLimit, n, m.limits.StringBytes)
+	if n > uint64(in.maxString) {
+		return nil, fmt.Errorf("%w: a string of %d bytes, at most %d", ErrLimit, n, in.maxString)
 	}
-	return m.take(int(n))
+	return in.take(int(n))
 }
 
 // takeLine gives the bytes up to a newline, without it.
-func (m *machine) takeLine() (string, error) {
-	line := m.data[m.at:min(len(m.data), m.at+m.limits.StringBytes+1)]
+func (in *input) takeLine() (string, error) {
+	line := in.data[in.at:min(len(in.data), in.at+in.maxString+1)]
 	end := bytes.IndexByte(line, '\n')
 	if end < 0 {
 		return "", errors.New("a name without end")
 	}
-	m.at += end + 1
+	in.at += end + 1
 	return string(line[:end]), nil
-}
-
-// push makes a value, which counts against the limit.
-func (m *machine) push(v any) error {
-	if m.values >= m.limits.Values {
-		return fmt.Errorf("%w: more than %d values", ErrLimit, m.limits.Values)
-	}
-	m.values++
-	m.stack = append(m.stack, v)
-	return nil
-}
-
-// pop takes the top value, which must lie above the latest MARK.
-func (m *machine) pop() (any, error) {
-	if len(m.stack) <= m.floor() {
-		return nil, errors.New("takes a value from an empty stack")
-	}
-	top := m.stack[len(m.stack)-1]
-	m.stack = m.stack[:len(m.stack)-1]
-	return top, nil
-}
-
-// peek gives the top value and leaves it.
-func (m *machine) peek() (any, error) {
-	if len(m.stack) <= m.floor() {
-		return nil, errors.New("looks at an empty stack")
-	}
-	return m.stack[len(m.stack)-1], nil
-}
-
-func (m *machine) floor() int {
-	if len(m.marks) == 0 {
-		return 0
-	}
-	return m.marks[len(m.marks)-1]
-}
-
-// popMark takes all values above the latest MARK, and the MARK.
-func (m *machine) popMark() ([]any, error) {
-	if len(m.marks) == 0 {
-		return nil, errors.New("no MARK on the stack")
-	}
-	from := m.marks[len(m.marks)-1]
-	m.marks = m.marks[:len(m.marks)-1]
-	items := append([]any(nil), m.stack[from:]...)
-	m.stack = m.stack[:from]
-	return items, nil
-}
-
-// mark notes the height of the stack. Marks count as values: each costs memory.
-func (m *machine) mark() error {
-	if m.values >= m.limits.Values {
-		return fmt.Errorf("%w: more than %d values", ErrLimit, m.limits.Values)
-	}
-	m.values++
-	m.marks = append(m.marks, len(m.stack))
-	return nil
-}
-
-// memoize stores the top value. CPython numbers its memo from 0 without gaps,
-// so an index beyond the next one is refused rather than grown to.
-func (m *machine) memoize(index uint64) error {
-	top, err := m.peek()
-	if err != nil {
-		return err
-	}
-	switch {
-	case index < uint64(len(m.memo)):
-		m.memo[index] = top
-	case index == uint64(len(m.memo)):
-		m.memo = append(m.memo, top)
-	default:
-		return fmt.Errorf("memo entry %d stored after %d entries", index, len(m.memo))
-	}
-	return nil
-}
-
-// recall pushes a stored value.
-func (m *machine) recall(index uint64) error {
-	if index >= uint64(len(m.memo)) {
-		return fmt.Errorf("memo entry %d of %d recalled", index, len(m.memo))
-	}
-	return m.push(m.memo[index])
 }

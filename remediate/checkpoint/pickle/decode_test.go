@@ -3,17 +3,25 @@ package pickle
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-var small = Limits{Bytes: 1 << 10, Values: 8, StringBytes: 8, Depth: 3}
+var small = Limits{Bytes: 1 << 10, Memory: 1 << 10, StringBytes: 8, Depth: 3}
 
 func allowPoint(g Global) bool { return g == Global{Module: "geometry", Name: "Point"} }
+
+func decode(content string) (any, error) {
+	r := Reader{Limits: small, Allow: allowPoint}
+	return r.Decode([]byte(content))
+}
 
 const point = "\x80\x02cgeometry\nPoint\n"
 
@@ -54,12 +62,11 @@ func TestDecode(t *testing.T) {
 		{"a kind of dict", point + ")RK\x01Ns.", &Record{Class: class, Args: Tuple{}, Pairs: []Pair{{int64(1), nil}}}},
 		{"a kind of list", point + ")RK\x01a.", &Record{Class: class, Args: Tuple{}, Items: []any{int64(1)}}},
 		{"nested as deep as allowed", "\x80\x02N\x85\x85\x85.", Tuple{Tuple{Tuple{nil}}}},
-		{"as many values as allowed", "\x80\x02(NNNNNNt.", Tuple{nil, nil, nil, nil, nil, nil}},
 		{"a string as long as allowed", "\x80\x04\x8c\x0812345678.", "12345678"},
 	}
 	for _, test := range tests {
-		got, err := Decode([]byte(test.pickle), small, allowPoint)
-		if diff := cmp.Diff(test.want, got); diff != "" || err != nil {
+		got, err := decode(test.pickle)
+		if diff := cmp.Diff(test.want, got, cmpopts.IgnoreUnexported(Record{})); diff != "" || err != nil {
 			t.Errorf("%s: Decode(%q): %v (-want +got):\n%s", test.name, test.pickle, err, diff)
 		}
 	}
@@ -111,29 +118,87 @@ func TestDecodeRefuses(t *testing.T) {
 		{"list in itself by a tuple", "\x80\x02]q\x00h\x00\x85a.", "contains itself"},
 	}
 	for _, test := range tests {
-		_, err := Decode([]byte(test.pickle), small, allowPoint)
+		_, err := decode(test.pickle)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: Decode(%q) error = %v, want one with %q", test.name, test.pickle, err, test.want)
 		}
 	}
 }
 
-// TestDecodeLimits has each limit exceeded by one; TestDecode has it reached.
+// TestDecodeLimits has each limit exceeded; TestDecode and TestDecodeAtMemory
+// have it reached.
 func TestDecodeLimits(t *testing.T) {
 	tests := []struct{ name, pickle, want string }{
 		{"depth", "\x80\x02N\x85\x85\x85\x85.", "nested deeper than 3"},
 		{"depth through a shared value", "\x80\x02N\x85\x85q\x000h\x00h\x00\x85\x85\x86.", "nested deeper than 3"},
-		{"values", "\x80\x02(NNNNNNNt.", "more than 8 values"},
-		{"marks", "\x80\x02(((((((((t.", "more than 8 values"},
+		{"values", "\x80\x02(" + strings.Repeat("N", 1024/slot) + "t.", "more than 1024 bytes of memory"},
+		{"marks", "\x80\x02" + strings.Repeat("(", 1024/slot+1), "more than 1024 bytes of memory"},
+		{"containers", "\x80\x02" + strings.Repeat("]", 1024/(slot+container)+1), "more than 1024 bytes of memory"},
+		{"memo", "\x80\x02N" + strings.Repeat("\x94", 9) + "h\x00h\x01h\x02h\x03h\x04h\x05h\x06h\x07h\x08.", "more than 1024 bytes of memory"},
 		{"string", "\x80\x04\x8c\x09123456789.", "a string of 9 bytes, at most 8"},
 		{"bytes", "\x80\x04\x8e\x00\x00\x00\x00\x00\x00\x00\xff.", "at most 8"},
 		{"input", "\x80\x04" + strings.Repeat("N0", 512), "1026 bytes, at most 1024"},
 	}
 	for _, test := range tests {
-		_, err := Decode([]byte(test.pickle), small, allowPoint)
+		_, err := decode(test.pickle)
 		if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: Decode(%q) error = %v, want %v with %q", test.name, test.pickle, err, ErrLimit, test.want)
 		}
+	}
+}
+
+func TestDecodeAtMemory(t *testing.T) {
+	content := "\x80\x02(" + strings.Repeat("N", (1024-header-2*slot)/slot) + "t."
+	if _, err := decode(content); err != nil {
+		t.Errorf("Decode at the limit of memory: %v", err)
+	}
+	if _, err := decode(strings.Replace(content, "(", "(N", 1)); !errors.Is(err, ErrLimit) {
+		t.Errorf("Decode one value above the limit of memory: error = %v, want %v", err, ErrLimit)
+	}
+}
+
+// TestConvert has points become plain strings.
+func TestConvert(t *testing.T) {
+	r := Reader{Limits: small, Allow: allowPoint, Convert: func(r *Record) (any, int, error) {
+		if x, ok := r.Attr("x"); ok && x == nil {
+			return nil, 0, errors.New("no x")
+		}
+		if r.State == nil {
+			return r, 0, nil
+		}
+		return "point", 0, nil
+	}}
+	restored := point[2:] + ")\x81"
+	state := "}X\x01\x00\x00\x00xK\x01s"
+	tests := []struct {
+		name, pickle string
+		want         any
+	}{
+		{"called", point + ")R.", &Record{Class: Global{Module: "geometry", Name: "Point"}, Args: Tuple{}}},
+		{"restored", "\x80\x02" + restored + state + "b.", "point"},
+		{"restored and recalled", "\x80\x02" + restored + "q\x00" + state + "bh\x00\x86.", Tuple{"point", "point"}},
+		{"more than fit unconverted", "\x80\x02(" + strings.Repeat(restored+state+"b", 5) + "t.", Tuple(slices.Repeat([]any{"point"}, 5))},
+	}
+	for _, test := range tests {
+		got, err := r.Decode([]byte(test.pickle))
+		if diff := cmp.Diff(test.want, got, cmpopts.IgnoreUnexported(Record{})); diff != "" || err != nil {
+			t.Errorf("%s: Decode(%q): %v (-want +got):\n%s", test.name, test.pickle, err, diff)
+		}
+	}
+	if _, err := r.Decode([]byte("\x80\x02" + restored + strings.Replace(state, "K\x01", "N", 1) + "b.")); err == nil || !strings.Contains(err.Error(), "no x") {
+		t.Errorf("Decode with a failed conversion: error = %v, want it", err)
+	}
+	// What the memo keeps of an object's state is not given back.
+	kept := restored + "}X\x01\x00\x00\x00x]q\x00sb0"
+	if _, err := r.Decode([]byte("\x80\x02" + strings.Repeat(strings.Replace(kept, "q\x00", "", 1), 5) + "N.")); err != nil {
+		t.Errorf("Decode of 5 objects: %v", err)
+	}
+	var numbered strings.Builder
+	for i := range 5 {
+		numbered.WriteString(strings.Replace(kept, "q\x00", fmt.Sprintf("q%ch%c0", i, i), 1))
+	}
+	if _, err := r.Decode([]byte("\x80\x02" + numbered.String() + "N.")); !errors.Is(err, ErrLimit) {
+		t.Errorf("Decode of 5 objects with state that the memo keeps: error = %v, want %v", err, ErrLimit)
 	}
 }
 
@@ -169,17 +234,31 @@ func FuzzDecode(f *testing.F) {
 		}
 		f.Add(content)
 	}
-	limits := Limits{Bytes: 1 << 16, Values: 1 << 12, StringBytes: 1 << 10, Depth: 32}
+	r := Reader{Limits: Limits{Bytes: 1 << 16, Memory: 1 << 20, StringBytes: 1 << 10, Depth: 32}, Allow: func(g Global) bool { return g.Module != "os" }}
 	f.Fuzz(func(t *testing.T, content []byte) {
-		value, err := Decode(content, limits, func(g Global) bool { return g.Module != "os" })
+		value, err := r.Decode(content)
 		if err != nil {
 			return
 		}
 		if !bytes.HasSuffix(content, []byte{byte(opStop)}) {
 			t.Errorf("Decode(%q) = %v, want an error: it does not end with STOP", content, value)
 		}
-		if err := checkShape(value, limits.Depth); err != nil {
-			t.Errorf("Decode(%q) let through a value: %v", content, err)
+		if depth(value, r.Limits.Depth) > r.Limits.Depth {
+			t.Errorf("Decode(%q) let through a value that is nested too deep, or in itself", content)
 		}
 	})
+}
+
+// depth counts how deep value is nested, up to one more than limit, by a walk
+// that knows nothing of sharing.
+func depth(value any, limit int) int {
+	if identity(value) == nil || limit < 0 {
+		return 0
+	}
+	deepest := 0
+	_ = visit(value, func(child any) error {
+		deepest = max(deepest, depth(child, limit-1))
+		return nil
+	})
+	return deepest + 1
 }

@@ -79,15 +79,23 @@ func operandBytes(op opcode) int {
 	return 0
 }
 
+// What values take besides their slots, in bytes, as Go allocates them.
+const (
+	boxedNumber = 8
+	header      = 24 // of a slice or a string
+	container   = 32
+	recordSize  = 192
+)
+
 // step executes one opcode.
 func (m *machine) step(op opcode) error {
 	switch op {
 	case opNone:
-		return m.push(nil)
+		return m.push(nil, 0)
 	case opNewTrue:
-		return m.push(true)
+		return m.push(true, 0)
 	case opNewFalse:
-		return m.push(false)
+		return m.push(false, 0)
 	case opBinInt, opBinInt1, opBinInt2, opLong1, opLong4, opBinFloat:
 		return m.number(op)
 	case opShortBinUnicode, opBinUnicode, opBinUnicode8:
@@ -95,13 +103,13 @@ func (m *machine) step(op opcode) error {
 	case opShortBinBytes, opBinBytes, opBinBytes8, opByteArray8:
 		return m.bytes(op)
 	case opEmptyList:
-		return m.push(&List{})
+		return m.push(&List{}, container)
 	case opEmptyDict:
-		return m.push(&Dict{})
+		return m.push(&Dict{}, container)
 	case opEmptySet:
-		return m.push(&Set{})
+		return m.push(&Set{}, container)
 	case opEmptyTuple:
-		return m.push(Tuple{})
+		return m.push(Tuple{}, header)
 	case opTuple, opTuple1, opTuple2, opTuple3, opFrozenSet:
 		return m.closed(op)
 	case opAppend, opAppends, opAddItems, opSetItem, opSetItems:
@@ -122,35 +130,42 @@ func (m *machine) step(op opcode) error {
 
 // number pushes an int64 or a float64.
 func (m *machine) number(op opcode) error {
+	if op == opLong1 || op == opLong4 {
+		n, err := m.takeLong(op)
+		if err != nil {
+			return err
+		}
+		return m.push(n, boxedNumber)
+	}
 	n, err := m.takeUint(operandBytes(op))
 	if err != nil {
 		return err
 	}
 	switch op {
 	case opBinInt: // the only one of the short forms that has a sign
-		return m.push(int64(int32(n)))
-	case opLong1, opLong4:
-		return m.long(n)
+		return m.push(int64(int32(n)), boxedNumber)
 	case opBinFloat: // the only big-endian operand
-		return m.push(math.Float64frombits(bits.ReverseBytes64(n)))
+		return m.push(math.Float64frombits(bits.ReverseBytes64(n)), boxedNumber)
 	}
-	return m.push(int64(n))
+	return m.push(int64(n), boxedNumber)
 }
 
-// long pushes an integer of length bytes, little-endian, two's complement.
-func (m *machine) long(length uint64) error {
-	if length > 8 {
-		return fmt.Errorf("an integer of %d bytes does not fit 64 bits", length)
-	}
-	n, err := m.takeUint(int(length))
+// takeLong gives an integer that is preceded by its length: little-endian, two's
+// complement.
+func (in *input) takeLong(op opcode) (int64, error) {
+	length, err := in.takeUint(operandBytes(op))
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if length == 0 {
-		return m.push(int64(0))
+	if length > 8 {
+		return 0, fmt.Errorf("an integer of %d bytes does not fit 64 bits", length)
+	}
+	n, err := in.takeUint(int(length))
+	if err != nil || length == 0 {
+		return 0, err
 	}
 	unused := 64 - 8*length
-	return m.push(int64(n<<unused) >> unused)
+	return int64(n<<unused) >> unused, nil
 }
 
 func (m *machine) text(op opcode) error {
@@ -161,7 +176,7 @@ func (m *machine) text(op opcode) error {
 	if !utf8.Valid(b) {
 		return errors.New("a string that is not UTF-8")
 	}
-	return m.push(string(b))
+	return m.push(string(b), header+len(b))
 }
 
 func (m *machine) bytes(op opcode) error {
@@ -169,31 +184,27 @@ func (m *machine) bytes(op opcode) error {
 	if err != nil {
 		return err
 	}
-	return m.push(append(Bytes(nil), b...))
+	return m.push(append(Bytes(nil), b...), header+len(b))
 }
 
 // closed makes a value of items that are complete before it: a tuple or a
 // frozenset.
 func (m *machine) closed(op opcode) error {
-	if op == opTuple || op == opFrozenSet {
-		items, err := m.popMark()
-		if err != nil {
-			return err
-		}
-		if op == opFrozenSet {
-			return m.push(&Set{Items: items})
-		}
-		return m.push(Tuple(items))
+	var items []any
+	var err error
+	switch op {
+	case opTuple, opFrozenSet:
+		items, err = m.popMark()
+	default:
+		items, err = m.popN(1 + int(op-opTuple1))
 	}
-	items := make(Tuple, 1+op-opTuple1)
-	for i := range items {
-		item, err := m.pop()
-		if err != nil {
-			return err
-		}
-		items[len(items)-1-i] = item
+	if err != nil {
+		return err
 	}
-	return m.push(items)
+	if op == opFrozenSet {
+		return m.push(&Set{Items: items}, container)
+	}
+	return m.push(Tuple(items), header)
 }
 
 // fill adds items to the container below them.
@@ -256,19 +267,6 @@ func setItems(target any, items []any) error {
 	return nil
 }
 
-// popN takes the top n values, the topmost last.
-func (m *machine) popN(n int) ([]any, error) {
-	items := make([]any, n)
-	for i := n - 1; i >= 0; i-- {
-		item, err := m.pop()
-		if err != nil {
-			return nil, err
-		}
-		items[i] = item
-	}
-	return items, nil
-}
-
 // global pushes an imported name if it is allowed.
 func (m *machine) global(op opcode) error {
 	var g Global
@@ -292,10 +290,10 @@ func (m *machine) global(op opcode) error {
 			return errors.New("imports a name that is not a string")
 		}
 	}
-	if !m.allow(g) {
+	if !m.Allow(g) {
 		return &ForbiddenError{Global: g}
 	}
-	return m.push(g)
+	return m.push(g, 2*header)
 }
 
 // ForbiddenError is about a pickle that imports a name which is not allowed.
@@ -315,12 +313,14 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:maxNameShown], "") + "…"
 }
 
+// errSelf is about a value that contains itself.
+var errSelf = errors.New("a value contains itself")
+
 // call pushes a record of a call that Python would make.
 func (m *machine) call(op opcode) error {
-	var keywords any
 	if op == opNewObjEx {
-		var err error
-		if keywords, err = m.pop(); err != nil {
+		keywords, err := m.pop()
+		if err != nil {
 			return err
 		}
 		if d, ok := keywords.(*Dict); !ok || len(d.Pairs) != 0 {
@@ -339,7 +339,11 @@ func (m *machine) call(op opcode) error {
 	if !ok {
 		return fmt.Errorf("calls %s with a %T for arguments", class, operands[1])
 	}
-	return m.push(&Record{Class: class, Args: args})
+	r := &Record{Class: class, Args: args, memory: m.memory, kept: len(m.memo)}
+	if err := m.push(r, recordSize); err != nil || op != opReduce {
+		return err
+	}
+	return m.complete(r)
 }
 
 // build gives a record its state.
@@ -359,8 +363,31 @@ func (m *machine) build() error {
 	if record.State != nil {
 		return fmt.Errorf("restores the state of a %s twice", record.Class)
 	}
+	if record.used { // while its state was made: the state contains it
+		return errSelf
+	}
 	record.State = state
-	return nil
+	return m.complete(record)
+}
+
+// complete lets the top of the stack, a record, be converted. What it was made
+// of is garbage then, unless the memo kept some of it.
+func (m *machine) complete(r *Record) error {
+	if m.Convert == nil {
+		return nil
+	}
+	v, size, err := m.Convert(r)
+	if err != nil || v == any(r) {
+		return err
+	}
+	m.stack[len(m.stack)-1] = v
+	for _, index := range r.memo {
+		m.memo[index] = v
+	}
+	if len(m.memo) == r.kept+len(r.memo) {
+		m.memory = r.memory
+	}
+	return m.charge(slot + size)
 }
 
 // arrange handles the opcodes that only move things.
@@ -389,14 +416,14 @@ func (m *machine) arrange(op opcode) error {
 // remember handles the memo.
 func (m *machine) remember(op opcode) error {
 	if op == opMemoize {
-		return m.memoize(uint64(len(m.memo)))
+		return m.store(m.stored)
 	}
 	index, err := m.takeUint(operandBytes(op))
 	if err != nil {
 		return err
 	}
 	if op == opBinPut || op == opLongBinPut {
-		return m.memoize(index)
+		return m.store(index)
 	}
 	return m.recall(index)
 }

@@ -1,20 +1,19 @@
 package pickle
 
-import (
-	"errors"
-	"fmt"
-)
+import "fmt"
 
 // checkShape refuses a value that contains itself or is nested deeper than
-// depth. What a value shares is visited once, so the cost is that of the pickle.
-func checkShape(value any, depth int) error {
-	s := shape{heights: make(map[any]int), limit: depth}
+// depth. Shared has the identities of the containers that may be met more than
+// once; they are visited once, so the cost is that of the pickle.
+func checkShape(value any, shared map[any]bool, depth int) error {
+	s := shape{heights: make(map[any]int), shared: shared, limit: depth}
 	_, err := s.height(value, 0)
 	return err
 }
 
 type shape struct {
-	heights map[any]int // of each container by its identity; onPath while inside it
+	heights map[any]int // of each shared container; onPath while inside it
+	shared  map[any]bool
 	limit   int
 }
 
@@ -29,7 +28,7 @@ func (s *shape) height(value any, above int) (int, error) {
 	}
 	h, seen := s.heights[id]
 	if seen && h == onPath {
-		return 0, errors.New("a value contains itself")
+		return 0, errSelf
 	}
 	if above+max(h, 1) > s.limit {
 		return 0, fmt.Errorf("%w: nested deeper than %d", ErrLimit, s.limit)
@@ -37,14 +36,19 @@ func (s *shape) height(value any, above int) (int, error) {
 	if seen {
 		return h, nil
 	}
-	s.heights[id] = onPath
+	track := s.shared[id]
+	if track {
+		s.heights[id] = onPath
+	}
 	highest := 0
 	err := visit(value, func(child any) error {
 		h, err := s.height(child, above+1)
 		highest = max(highest, h)
 		return err
 	})
-	s.heights[id] = highest + 1
+	if track {
+		s.heights[id] = highest + 1
+	}
 	return highest + 1, err
 }
 

@@ -62,6 +62,11 @@ type Record struct {
 	// kind of list, set or dict.
 	Items []any
 	Pairs []Pair
+
+	used   bool     // recalled from the memo
+	memo   []uint64 // its entries in the memo
+	memory int      // the machine's estimate when it was made
+	kept   int      // entries that the memo kept by then
 }
 
 // Attr gives an attribute from a State that is a dict of attributes, as a plain
