@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/evenkeel/evenkeel/remediate/checkpoint/pickle"
 )
 
 // State is what can be said about a checkpoint.
@@ -27,9 +29,10 @@ const (
 	Torn State = "torn"
 	// InProgress: no .metadata yet: being written, or given up.
 	InProgress State = "in_progress"
-	// Malformed: .metadata is damaged, hostile, or over the limits.
+	// Malformed: .metadata is damaged or hostile.
 	Malformed State = "malformed"
-	// Unreadable: the file system refused to answer; nothing is known.
+	// Unreadable: the file system refused to answer, or .metadata is too large to
+	// read; nothing is known.
 	Unreadable State = "unreadable"
 )
 
@@ -93,6 +96,10 @@ func inspect(ctx context.Context, root *os.Root, path string) (Report, error) {
 	}
 	r.Modified = info.ModTime()
 	metadata, err := DecodeMetadata(content)
+	if errors.Is(err, pickle.ErrLimit) {
+		r.set(Unreadable, fmt.Sprintf("%s: %v", metadataFile, err))
+		return r, nil
+	}
 	if err != nil {
 		r.set(Malformed, fmt.Sprintf("%s: %v", metadataFile, err))
 		return r, nil
@@ -117,8 +124,7 @@ func inspect(ctx context.Context, root *os.Root, path string) (Report, error) {
 var errNotAFile = errors.New("is not a regular file")
 
 // readMetadata reads .metadata. It is opened without waiting, as a named pipe
-// would block for ever. A file over the limit is cut one byte beyond it, for
-// the decoder to refuse.
+// would block for ever.
 func readMetadata(root *os.Root) ([]byte, fs.FileInfo, error) {
 	f, err := root.OpenFile(metadataFile, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -132,7 +138,10 @@ func readMetadata(root *os.Root) ([]byte, fs.FileInfo, error) {
 	if !info.Mode().IsRegular() {
 		return nil, nil, fmt.Errorf("%s %w", metadataFile, errNotAFile)
 	}
-	content := bytes.NewBuffer(make([]byte, 0, min(info.Size(), int64(MetadataLimits.Bytes))+bytes.MinRead))
+	if info.Size() > int64(MetadataLimits.Bytes) {
+		return nil, nil, fmt.Errorf("%s %w: %d bytes, at most %d are read", metadataFile, pickle.ErrLimit, info.Size(), MetadataLimits.Bytes)
+	}
+	content := bytes.NewBuffer(make([]byte, 0, info.Size()+bytes.MinRead))
 	if _, err := content.ReadFrom(io.LimitReader(f, int64(MetadataLimits.Bytes)+1)); err != nil {
 		return nil, nil, err
 	}

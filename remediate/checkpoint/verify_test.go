@@ -89,6 +89,13 @@ func TestVerify(t *testing.T) {
 				}
 			},
 			want: Malformed, reason: ".metadata is not a regular file"},
+		{name: "metadata that is too large", metadata: "whole-protocol-2", shards: wholeShards,
+			change: func(t *testing.T, dir string) {
+				if err := os.Truncate(filepath.Join(dir, metadataFile), int64(MetadataLimits.Bytes)+1); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want: Unreadable, reason: "over the limit"},
 		{name: "empty metadata", shards: wholeShards,
 			change: func(t *testing.T, dir string) {
 				if err := os.WriteFile(filepath.Join(dir, metadataFile), nil, 0o644); err != nil {

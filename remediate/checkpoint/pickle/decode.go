@@ -19,8 +19,8 @@ type Limits struct {
 	Depth int
 }
 
-// ErrLimit is in the chain of errors about a pickle that exceeds its limits; it
-// may be sound otherwise.
+// ErrLimit is in the chain of errors about a pickle that exceeds Limits.Bytes or
+// Limits.Memory; it may be sound otherwise.
 var ErrLimit = errors.New("over the limit")
 
 // Reader says what a pickle may hold.
@@ -274,7 +274,7 @@ func (in *input) takeCounted(size int) ([]byte, error) {
 		return nil, err
 	}
 	if n > uint64(in.maxString) {
-		return nil, fmt.Errorf("%w: a string of %d bytes, at most %d", ErrLimit, n, in.maxString)
+		return nil, fmt.Errorf("a string of %d bytes, at most %d", n, in.maxString)
 	}
 	return in.take(int(n))
 }

@@ -113,6 +113,10 @@ func TestDecodeRefuses(t *testing.T) {
 		{"integer of 9 bytes", "\x80\x02\x8a\x09123456789.", "does not fit 64 bits"},
 		{"integer of 4 GiB", "\x80\x02\x8b\xff\xff\xff\xff.", "does not fit 64 bits"},
 		{"frame beyond the end", "\x80\x04\x95\x03\x00\x00\x00\x00\x00\x00\x00N.", "a frame of 3 bytes, 2 left"},
+		{"string too long", "\x80\x04\x8c\x09123456789.", "a string of 9 bytes, at most 8"},
+		{"bytes too long", "\x80\x04\x8e\x00\x00\x00\x00\x00\x00\x00\xff.", "at most 8"},
+		{"nested too deep", "\x80\x02N\x85\x85\x85\x85.", "nested deeper than 3"},
+		{"nested too deep through a shared value", "\x80\x02N\x85\x85q\x000h\x00h\x00\x85\x85\x86.", "nested deeper than 3"},
 		{"list in itself", "\x80\x02]q\x00h\x00a.", "contains itself"},
 		{"record in itself", point + ")\x81q\x00h\x00b.", "contains itself"},
 		{"list in itself by a tuple", "\x80\x02]q\x00h\x00\x85a.", "contains itself"},
@@ -129,14 +133,10 @@ func TestDecodeRefuses(t *testing.T) {
 // have it reached.
 func TestDecodeLimits(t *testing.T) {
 	tests := []struct{ name, pickle, want string }{
-		{"depth", "\x80\x02N\x85\x85\x85\x85.", "nested deeper than 3"},
-		{"depth through a shared value", "\x80\x02N\x85\x85q\x000h\x00h\x00\x85\x85\x86.", "nested deeper than 3"},
 		{"values", "\x80\x02(" + strings.Repeat("N", 1024/slot) + "t.", "more than 1024 bytes of memory"},
 		{"marks", "\x80\x02" + strings.Repeat("(", 1024/slot+1), "more than 1024 bytes of memory"},
 		{"containers", "\x80\x02" + strings.Repeat("]", 1024/(slot+container)+1), "more than 1024 bytes of memory"},
 		{"memo", "\x80\x02N" + strings.Repeat("\x94", 9) + "h\x00h\x01h\x02h\x03h\x04h\x05h\x06h\x07h\x08.", "more than 1024 bytes of memory"},
-		{"string", "\x80\x04\x8c\x09123456789.", "a string of 9 bytes, at most 8"},
-		{"bytes", "\x80\x04\x8e\x00\x00\x00\x00\x00\x00\x00\xff.", "at most 8"},
 		{"input", "\x80\x04" + strings.Repeat("N0", 512), "1026 bytes, at most 1024"},
 	}
 	for _, test := range tests {

@@ -31,7 +31,7 @@ func (s *shape) height(value any, above int) (int, error) {
 		return 0, errSelf
 	}
 	if above+max(h, 1) > s.limit {
-		return 0, fmt.Errorf("%w: nested deeper than %d", ErrLimit, s.limit)
+		return 0, fmt.Errorf("nested deeper than %d", s.limit)
 	}
 	if seen {
 		return h, nil
