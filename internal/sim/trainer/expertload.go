@@ -47,13 +47,19 @@ type windows struct {
 	began  time.Time
 	client *http.Client
 	file   *os.File
-	queue  chan []byte
+	queue  chan window
 	sent   chan struct{} // closed when the last window was passed on
-	report func(error)
+	events *events
 }
 
-func newWindows(c *Config, report func(error)) (*windows, error) {
-	s := &windows{c: c, report: report, queue: make(chan []byte, 1), sent: make(chan struct{})}
+// window is an encoded body and the step that ended it.
+type window struct {
+	step int
+	body []byte
+}
+
+func newWindows(c *Config, e *events) (*windows, error) {
+	s := &windows{c: c, events: e, queue: make(chan window, 1), sent: make(chan struct{})}
 	var err error
 	if s.client, err = newClient(&c.ExpertLoad); err != nil {
 		return nil, fmt.Errorf("expert load: %w", err)
@@ -63,8 +69,8 @@ func newWindows(c *Config, report func(error)) (*windows, error) {
 	}
 	go func() {
 		defer close(s.sent)
-		for body := range s.queue {
-			s.pass(body)
+		for w := range s.queue {
+			s.pass(w)
 		}
 	}()
 	return s, nil
@@ -77,8 +83,13 @@ func (s *windows) close() {
 	s.file.Close()
 }
 
-// add ends the window if it is long enough.
-func (s *windows) add(w *world, now time.Time) {
+// report tells of a window that was not passed on.
+func (s *windows) report(step int, err error) {
+	s.events.tell(Event{Event: "error", Step: step, Detail: err.Error()})
+}
+
+// add ends the window after a step if it is long enough.
+func (s *windows) add(w *world, step int, now time.Time) {
 	length := s.c.ExpertLoad.WindowSeconds
 	if length == 0 {
 		return
@@ -93,14 +104,14 @@ func (s *windows) add(w *world, now time.Time) {
 	}
 	body, err := json.Marshal(s.body(w, elapsed))
 	if err != nil {
-		s.report(fmt.Errorf("encode expert load: %w", err))
+		s.report(step, fmt.Errorf("encode expert load: %w", err))
 		return
 	}
 	s.begin(w, now)
 	select {
-	case s.queue <- append(body, '\n'):
+	case s.queue <- window{step, append(body, '\n')}:
 	default:
-		s.report(errors.New("expert load: window dropped, the collector is too slow"))
+		s.report(step, errors.New("expert load: window dropped, the collector is too slow"))
 	}
 }
 
@@ -131,15 +142,15 @@ func (s *windows) body(w *world, seconds float64) expertLoadBody {
 }
 
 // pass writes a window to the file and posts it to the collector.
-func (s *windows) pass(body []byte) {
-	if _, err := s.file.Write(body); err != nil {
-		s.report(fmt.Errorf("write expert load: %w", err))
+func (s *windows) pass(w window) {
+	if _, err := s.file.Write(w.body); err != nil {
+		s.report(w.step, fmt.Errorf("write expert load: %w", err))
 	}
 	if s.c.ExpertLoad.URL == "" {
 		return
 	}
-	if err := s.post(body); err != nil {
-		s.report(fmt.Errorf("post expert load: %w", err))
+	if err := s.post(w.body); err != nil {
+		s.report(w.step, fmt.Errorf("post expert load: %w", err))
 	}
 }
 

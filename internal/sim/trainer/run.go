@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/evenkeel/evenkeel/internal/sim/trainer/dcp"
@@ -41,7 +43,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("trainer configuration: %w", err)
 	}
-	t := &trainer{c: c, m: newModel(&c)}
+	t := &trainer{c: c, m: newModel(&c), events: &events{w: c.Events}}
 	if c.Resume != "" {
 		var err error
 		if t.done, err = t.m.load(c.Resume); err != nil {
@@ -55,7 +57,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer log.Close()
 	t.losses = json.NewEncoder(log)
-	windows, err := newWindows(&c, func(err error) { t.event("error", "", err.Error()) })
+	windows, err := newWindows(&c, t.events)
 	if err != nil {
 		return err
 	}
@@ -94,6 +96,7 @@ type trainer struct {
 	done    int // the last finished step
 	losses  *json.Encoder
 	windows *windows
+	events  *events
 }
 
 func (t *trainer) train(ctx context.Context) error {
@@ -113,7 +116,7 @@ func (t *trainer) train(ctx context.Context) error {
 		if err := t.losses.Encode(LossLine{Step: step, Loss: loss, Wall: time.Now(), Hot: causes.Hot != nil}); err != nil {
 			return fmt.Errorf("write loss log: %w", err)
 		}
-		t.windows.add(t.w, time.Now())
+		t.windows.add(t.w, step, time.Now())
 		if t.c.CheckpointEvery > 0 && step%t.c.CheckpointEvery == 0 {
 			if err := t.checkpoint(step); err != nil {
 				return err
@@ -143,11 +146,24 @@ func (t *trainer) checkpoint(step int) error {
 }
 
 func (t *trainer) event(name, path, detail string) {
-	if t.c.Events == nil {
+	t.events.tell(Event{Event: name, Step: t.done, Path: path, Detail: detail})
+}
+
+// events tells what happens, from any goroutine.
+type events struct {
+	mu sync.Mutex
+	w  io.Writer // nil to tell nobody
+}
+
+// tell writes an event. A reader that went away is no reason to stop training.
+func (e *events) tell(event Event) {
+	if e.w == nil {
 		return
 	}
-	// Events only tell; a reader that went away is no reason to stop training.
-	_ = json.NewEncoder(t.c.Events).Encode(Event{Event: name, Step: t.done, Wall: time.Now(), Path: path, Detail: detail})
+	event.Wall = time.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_ = json.NewEncoder(e.w).Encode(event)
 }
 
 // pace lets steps begin at a steady rate.
