@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -360,7 +359,21 @@ func TestInventoryAfterWrite(t *testing.T) {
 	if m, err := client.AtNode(t.Context(), old.Node); err != nil || m.InstanceID == old.ID {
 		t.Errorf("AtNode() after the replacement = %+v, %v, want a new instance", m, err)
 	}
-	if _, kept := client.names.of[old.ID]; kept || slices.Contains(server.Calls()[0].Accepted, old.ID) {
-		t.Error("the name of an instance that is gone is still remembered")
+}
+
+func TestNamesOfInstancesThatAreGone(t *testing.T) {
+	server, client := newCluster(t, sim.Options{SummariesWithoutDNS: true}, Options{})
+	old := server.Instances()[0]
+	if _, err := client.AtNode(t.Context(), old.Node); err != nil || client.names.get(old.ID) != old.Node {
+		t.Fatalf("AtNode() = %v, and the name remembered is %q, want %q", err, client.names.get(old.ID), old.Node)
+	}
+	if err := client.Replace(t.Context(), incident.MachineCall{InstanceID: old.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.AtNode(t.Context(), old.Node); err != nil {
+		t.Fatal(err)
+	}
+	if got := client.names.get(old.ID); got != "" {
+		t.Errorf("the name of an instance that is gone is remembered as %q", got)
 	}
 }

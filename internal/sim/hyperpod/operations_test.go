@@ -113,7 +113,9 @@ func list(t *testing.T, s *Server, members string, between func()) (ids []string
 		if a.Type != "" {
 			t.Fatalf("ListClusterNodes = %s: %s", a.Type, a.Message)
 		}
-		pages++
+		if pages++; pages > 100 {
+			t.Fatal("ListClusterNodes never ends")
+		}
 		for _, n := range a.ClusterNodeSummaries {
 			ids = append(ids, n.InstanceID)
 		}

@@ -2,6 +2,7 @@ package hyperpod
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -138,6 +139,24 @@ func TestVerify(t *testing.T) {
 				t.Errorf("verify() = %v, want %q", err, test.wantErr)
 			}
 		})
+	}
+}
+
+// TestScopeOfAnotherDay holds that a key derived for one day signs nothing on
+// another, however right the signature is.
+func TestScopeOfAnotherDay(t *testing.T) {
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	v := verifier{accessKey: testKey, secretKey: testSecret, region: testRegion, service: "sagemaker"}
+	for date, wantErr := range map[string]bool{"20261124": false, "20261123": true} {
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("{}"))
+		r.Header.Set("X-Amz-Date", now.Format(signingTime))
+		signed := []string{"host", "x-amz-date"}
+		signature := v.sign(authorization{date: date}, now, canonicalRequest(r, signed, []byte("{}")))
+		r.Header.Set("Authorization", fmt.Sprintf("%s Credential=%s/%s/%s/sagemaker/aws4_request, SignedHeaders=%s, Signature=%x",
+			signingAlgorithm, testKey, date, testRegion, strings.Join(signed, ";"), signature))
+		if err := v.verify(r, []byte("{}"), now); (err != nil) != wantErr {
+			t.Errorf("verify() with a key of %s = %v, want error %t", date, err, wantErr)
+		}
 	}
 }
 
