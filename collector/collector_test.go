@@ -33,6 +33,8 @@ type fleet struct {
 	times [8]float64
 	// disputed makes the agents see rank 7 elsewhere.
 	disputed bool
+	// unseen makes no agent see rank 7.
+	unseen   bool
 	findings []fault.Finding
 	clock    [8]float64 // MHz
 	storeErr error
@@ -71,6 +73,9 @@ func (f *fleet) Nodes(context.Context) (*fault.NodeList, error) {
 	}
 	for rank := range 8 {
 		n := &list.Nodes[rank/4]
+		if f.unseen && rank == 7 {
+			continue
+		}
 		uuid := device(rank)
 		if f.disputed && rank == 7 {
 			uuid = "GPU-70"
@@ -163,6 +168,7 @@ func TestVerdicts(t *testing.T) {
 		{"the store is silent, the node is not", func(f *fleet) {
 			f.times[7], f.storeErr, f.findings = 2, errors.New("no route"), []fault.Finding{thermal(3)}
 		}, correlate.Sick, "nvidia.gpu.thermal"},
+		{"nobody saw the rank there", func(f *fleet) { f.times[7], f.clock[7], f.unseen = 2, 990, true }, correlate.Unknown, "no agent reports rank 7 of job 42"},
 		{"disputed place", func(f *fleet) { f.load[7], f.times[7], f.disputed = 2000, 2, true }, correlate.Unknown, "agent of n1 on n1 GPU-70"},
 	}
 	for _, test := range tests {
@@ -200,6 +206,24 @@ func TestStoreIsAskedNarrowly(t *testing.T) {
 	want := [][]string{{"GPU-0", "GPU-1", "GPU-2", "GPU-3", "GPU-4", "GPU-5", "GPU-6", "GPU-7"}}
 	if diff := cmp.Diff(want, f.asked); diff != "" {
 		t.Errorf("devices asked about differ (-want +got):\n%s", diff)
+	}
+}
+
+// A verdict that comes after the next window must not bring the old one back.
+func TestLateVerdict(t *testing.T) {
+	f := newFleet()
+	c := testCollector(t, f)
+	key := replicaKey{"m", "r0"}
+	var windows []*window
+	for generation := range uint64(2) {
+		if err := c.Accept(f.post(generation)); err != nil {
+			t.Fatal(err)
+		}
+		windows = append(windows, c.replicas.window(key, time.Now()))
+	}
+	c.replicas.judged(key, windows[0], c.judge.verdicts(t.Context(), windows[0], time.Now()))
+	if got := c.replicas.window(key, time.Now()); got != windows[1] {
+		t.Errorf("after a late verdict the window of generation %d is held, want 1", got.load.generation)
 	}
 }
 

@@ -45,9 +45,15 @@ func TestCompare(t *testing.T) {
 
 		{name: "slow at typical load", ranks: steady(800, 1.5), slow: true, fitted: true, sure: true},
 		{name: "slow at less than typical load", ranks: steady(600, 1.5), slow: true, fitted: true, sure: true},
+		// Both take 1.13 times the median, which is within 10 % of either prediction.
+		{name: "the load predicts a quarter of the excess", ranks: steady(850, 1.15), slow: true, fitted: true, sure: true},
+		{name: "near miss: it predicts most of it", ranks: steady(920, 1.15), slow: true, explained: true, fitted: true},
+
 		{
-			// The load predicts a little of the excess: 1.10 of 1.21, less than half.
-			name: "most of the excess has to be predicted", ranks: steady(890, 1.2), slow: true, fitted: true, sure: true,
+			// The peers' times rise faster than their loads. No load does that, so it
+			// excuses nobody beyond proportion.
+			name:  "load explains no more than proportional time",
+			ranks: group(700, 0.7, 760, 0.85, 800, 1, 800, 1, 840, 1.15, 880, 1.3, 940, 1.5, 1600, 3), slow: true, loaded: true, fitted: true, sure: true,
 		},
 
 		{name: "without a fit load explains proportional time", ranks: even(1600, 2.0), slow: true, explained: true, loaded: true},
