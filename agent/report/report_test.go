@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,6 +64,24 @@ func (m *remediator) RoundTrip(req *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
+func (m *remediator) received() []*fault.NodeReport {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.reports)
+}
+
+func (m *remediator) at() []time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.times)
+}
+
+func (m *remediator) mostInFlight() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.most
+}
+
 func accept(int, *fault.NodeReport) (int, string) { return http.StatusNoContent, "" }
 
 // bench is a reporter at work in a bubble.
@@ -70,9 +89,9 @@ type bench struct {
 	*Reporter
 	remediator *remediator
 	registry   *prometheus.Registry
-	logs       *strings.Builder
 
 	mu        sync.Mutex
+	logs      strings.Builder
 	state     State
 	delivered []string
 	adopted   []int64
@@ -85,20 +104,51 @@ func (b *bench) set(s State) {
 	b.Changed()
 }
 
+// pass lets time pass, and everything that is due in it happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// Write takes what the reporter logs.
+func (b *bench) Write(line []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.logs.Write(line)
+}
+
+func (b *bench) logged() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.logs.String()
+}
+
+func (b *bench) deliveries() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.delivered)
+}
+
+func (b *bench) adoptions() []int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.adopted)
+}
+
 const heartbeat = 5 * time.Second
 
 // inBubble runs a reporter against a remediator and hands both to the test.
 func inBubble(t *testing.T, m *remediator, test func(b *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{remediator: m, registry: prometheus.NewRegistry(), logs: new(strings.Builder)}
+		b := &bench{remediator: m, registry: prometheus.NewRegistry()}
 		b.Reporter = New(Options{
 			URL: "https://remediator.test/", Client: &http.Client{Transport: m}, Heartbeat: heartbeat, Timeout: 2 * time.Second,
 			Cluster: "c1", Node: "n1", BootID: "boot", Incarnation: 1000, AgentVersion: "1.2.3", CatalogueVersion: "v1",
 			State:      func() State { b.mu.Lock(); defer b.mu.Unlock(); return b.state },
 			Delivered:  func(ids []string) { b.mu.Lock(); defer b.mu.Unlock(); b.delivered = append(b.delivered, ids...) },
 			Adopted:    func(n int64) { b.mu.Lock(); defer b.mu.Unlock(); b.adopted = append(b.adopted, n) },
-			Registerer: b.registry, Logger: slog.New(slog.NewTextHandler(b.logs, nil)),
+			Registerer: b.registry, Logger: slog.New(slog.NewTextHandler(b, nil)),
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -127,33 +177,33 @@ func ended(id string) fault.Finding {
 func TestReportsAtOnceOnChangeAndAsHeartbeat(t *testing.T) {
 	m := &remediator{answer: accept}
 	inBubble(t, m, func(b *bench) {
-		if len(m.reports) != 1 {
-			t.Fatalf("%d reports at the start, want 1", len(m.reports))
+		if len(m.received()) != 1 {
+			t.Fatalf("%d reports at the start, want 1", len(m.received()))
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		changed := time.Now()
 		b.set(State{Findings: []fault.Finding{bad("a")}, Simulated: true, Jobs: []fault.Process{{Job: "42", PID: 1}}})
 		synctest.Wait()
-		if len(m.reports) != 2 || !m.times[1].Equal(changed) {
-			t.Fatalf("reports at %v, want one at the change, %v", m.times, changed)
+		if len(m.received()) != 2 || !m.at()[1].Equal(changed) {
+			t.Fatalf("reports at %v, want one at the change, %v", m.at(), changed)
 		}
-		got := m.reports[1]
+		got := m.received()[1]
 		if !got.Simulated || len(got.Findings) != 1 || len(got.Jobs) != 1 || got.AgentVersion != "1.2.3" {
 			t.Errorf("report = %+v, want the whole state", got)
 		}
-		time.Sleep(time.Minute)
-		for i := 2; i < len(m.times); i++ {
-			if gap := m.times[i].Sub(m.times[i-1]); gap > heartbeat || gap < heartbeat*9/10 {
+		pass(time.Minute)
+		for i := 2; i < len(m.at()); i++ {
+			if gap := m.at()[i].Sub(m.at()[i-1]); gap > heartbeat || gap < heartbeat*9/10 {
 				t.Errorf("gap before heartbeat %d = %v, want between 90 %% and all of %v", i, gap, heartbeat)
 			}
 		}
-		for i, r := range m.reports {
+		for i, r := range m.received() {
 			if want := (fault.Position{BootID: "boot", Incarnation: 1000, Sequence: uint64(i + 1)}); r.Position() != want {
 				t.Errorf("position of report %d = %+v, want %+v", i, r.Position(), want)
 			}
 		}
-		if got := b.count(resultAccepted); int(got) != len(m.reports) {
-			t.Errorf("accepted = %v, want %d", got, len(m.reports))
+		if got := b.count(resultAccepted); int(got) != len(m.received()) {
+			t.Errorf("accepted = %v, want %d", got, len(m.received()))
 		}
 	})
 }
@@ -163,14 +213,14 @@ func TestChangesDuringAReportGoOutTogether(t *testing.T) {
 	inBubble(t, m, func(b *bench) { // the first report is in flight
 		for i := range 10 {
 			b.set(State{Findings: []fault.Finding{bad(fmt.Sprint(i))}})
-			time.Sleep(50 * time.Millisecond)
+			pass(50 * time.Millisecond)
 		}
-		time.Sleep(2 * time.Second)
-		if len(m.reports) != 2 || m.reports[1].Findings[0].ID != "9" {
-			t.Errorf("%d reports, last %+v; want 2, the second with the last state", len(m.reports), m.reports[len(m.reports)-1].Findings)
+		pass(2 * time.Second)
+		if len(m.received()) != 2 || m.received()[1].Findings[0].ID != "9" {
+			t.Errorf("%d reports, last %+v; want 2, the second with the last state", len(m.received()), m.received()[len(m.received())-1].Findings)
 		}
-		if m.most != 1 {
-			t.Errorf("%d reports in flight at once, want 1", m.most)
+		if m.mostInFlight() != 1 {
+			t.Errorf("%d reports in flight at once, want 1", m.mostInFlight())
 		}
 	})
 }
@@ -189,20 +239,20 @@ func TestFailedReportsAreRepeatedSoon(t *testing.T) {
 				return http.StatusNoContent, ""
 			}}
 			inBubble(t, m, func(b *bench) {
-				time.Sleep(5 * time.Minute)
+				pass(5 * time.Minute)
 				for i := 1; i <= 50; i++ {
-					if gap := m.times[i].Sub(m.times[i-1]); gap > heartbeat {
+					if gap := m.at()[i].Sub(m.at()[i-1]); gap > heartbeat {
 						t.Errorf("gap before attempt %d = %v, want at most %v", i, gap, heartbeat)
 					}
 				}
-				if gap := m.times[1].Sub(m.times[0]); gap > minBackoff {
+				if gap := m.at()[1].Sub(m.at()[0]); gap > minBackoff {
 					t.Errorf("first gap = %v, want at most %v", gap, minBackoff)
 				}
 				if b.count(resultError) != 50 || b.count(resultAccepted) == 0 {
 					t.Errorf("errors = %v, accepted = %v; want 50 and more than none", b.count(resultError), b.count(resultAccepted))
 				}
-				if n := strings.Count(b.logs.String(), "\n"); n != 2 {
-					t.Errorf("%d log lines, want one for the trouble and one for its end:\n%s", n, b.logs)
+				if n := strings.Count(b.logged(), "\n"); n != 2 {
+					t.Errorf("%d log lines, want one for the trouble and one for its end:\n%s", n, b.logged())
 				}
 			})
 		})
@@ -214,10 +264,10 @@ func TestNewsDuringAnOutageDoesNotHastenAttempts(t *testing.T) {
 	inBubble(t, m, func(b *bench) {
 		for range 1000 {
 			b.Changed()
-			time.Sleep(60 * time.Millisecond)
+			pass(60 * time.Millisecond)
 		}
-		if len(m.reports) > 40 { // a minute at 2.5 to 5 s each, and the first few
-			t.Errorf("%d attempts in a minute of changes, want the back-off kept", len(m.reports))
+		if len(m.received()) > 40 { // a minute at 2.5 to 5 s each, and the first few
+			t.Errorf("%d attempts in a minute of changes, want the back-off kept", len(m.received()))
 		}
 	})
 }
@@ -225,10 +275,9 @@ func TestNewsDuringAnOutageDoesNotHastenAttempts(t *testing.T) {
 func TestHungRemediatorCostsOneTimeout(t *testing.T) {
 	m := &remediator{answer: accept, delay: time.Hour}
 	inBubble(t, m, func(b *bench) {
-		time.Sleep(2*time.Second + minBackoff)
-		synctest.Wait()
-		if len(m.reports) != 2 || b.count(resultError) != 1 {
-			t.Errorf("%d attempts, %v errors; want the second attempt after the timeout", len(m.reports), b.count(resultError))
+		pass(2*time.Second + minBackoff)
+		if len(m.received()) != 2 || b.count(resultError) != 1 {
+			t.Errorf("%d attempts, %v errors; want the second attempt after the timeout", len(m.received()), b.count(resultError))
 		}
 	})
 }
@@ -243,13 +292,12 @@ func TestContinuesAboveWhatIsHeld(t *testing.T) {
 		return http.StatusConflict, `{"error":"stale","held":{"boot_id":"other","incarnation":5000,"sequence":7}}`
 	}
 	inBubble(t, m, func(b *bench) {
-		time.Sleep(minBackoff)
-		synctest.Wait()
-		if len(m.reports) != 2 || m.reports[1].Incarnation != 5001 || m.reports[1].Sequence != 1 {
-			t.Fatalf("reports = %+v, want a second at incarnation 5001", m.reports)
+		pass(minBackoff)
+		if len(m.received()) != 2 || m.received()[1].Incarnation != 5001 || m.received()[1].Sequence != 1 {
+			t.Fatalf("reports = %+v, want a second at incarnation 5001", m.received())
 		}
-		if !slices.Equal(b.adopted, []int64{5001}) || b.count(resultStale) != 1 || b.count(resultAccepted) != 1 {
-			t.Errorf("adopted %v, stale %v, accepted %v", b.adopted, b.count(resultStale), b.count(resultAccepted))
+		if !slices.Equal(b.adoptions(), []int64{5001}) || b.count(resultStale) != 1 || b.count(resultAccepted) != 1 {
+			t.Errorf("adopted %v, stale %v, accepted %v", b.adoptions(), b.count(resultStale), b.count(resultAccepted))
 		}
 	})
 }
@@ -264,12 +312,12 @@ func TestIncarnationIsNotTakenFromNonsense(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := &remediator{answer: func(int, *fault.NodeReport) (int, string) { return http.StatusConflict, answer }}
 			inBubble(t, m, func(b *bench) {
-				time.Sleep(time.Minute)
-				if len(b.adopted) > 0 || m.reports[len(m.reports)-1].Incarnation != 1000 {
-					t.Errorf("adopted %v", b.adopted)
+				pass(time.Minute)
+				if len(b.adoptions()) > 0 || m.received()[len(m.received())-1].Incarnation != 1000 {
+					t.Errorf("adopted %v", b.adoptions())
 				}
-				if len(m.reports) > 40 {
-					t.Errorf("%d attempts in a minute, want the back-off kept", len(m.reports))
+				if len(m.received()) > 40 {
+					t.Errorf("%d attempts in a minute, want the back-off kept", len(m.received()))
 				}
 			})
 		})
@@ -281,39 +329,38 @@ func TestRefusalIsLoggedAndTriedAgainByTheHeartbeat(t *testing.T) {
 		return http.StatusForbidden, `{"error":"certificate is for n2, the report for n1"}`
 	}}
 	inBubble(t, m, func(b *bench) {
-		time.Sleep(time.Minute)
-		if n := len(m.reports); n < 12 || n > 14 {
+		pass(time.Minute)
+		if n := len(m.received()); n < 12 || n > 14 {
 			t.Errorf("%d attempts in a minute, want one per heartbeat", n)
 		}
-		if got := int(b.count(resultRefused)); got != len(m.reports) {
-			t.Errorf("refused = %d, want %d", got, len(m.reports))
+		if got := int(b.count(resultRefused)); got != len(m.received()) {
+			t.Errorf("refused = %d, want %d", got, len(m.received()))
 		}
-		if n := strings.Count(b.logs.String(), "certificate is for n2"); n != 1 {
-			t.Errorf("%d log lines with the reason, want 1:\n%s", n, b.logs)
+		if n := strings.Count(b.logged(), "certificate is for n2"); n != 1 {
+			t.Errorf("%d log lines with the reason, want 1:\n%s", n, b.logged())
 		}
 	})
 }
 
 // An ended finding may be forgotten only once the remediator has seen its end.
 func TestEndedFindingsAreDeliveredByAnAcceptedReportOnly(t *testing.T) {
-	ok := false
+	var ok atomic.Bool
 	m := &remediator{answer: func(int, *fault.NodeReport) (int, string) {
-		if ok {
+		if ok.Load() {
 			return http.StatusNoContent, ""
 		}
 		return http.StatusInternalServerError, ""
 	}}
 	inBubble(t, m, func(b *bench) {
 		b.set(State{Findings: []fault.Finding{bad("still"), ended("over")}})
-		time.Sleep(time.Minute)
-		if len(b.delivered) > 0 {
-			t.Errorf("delivered %v before any report was accepted", b.delivered)
+		pass(time.Minute)
+		if len(b.deliveries()) > 0 {
+			t.Errorf("delivered %v before any report was accepted", b.deliveries())
 		}
-		ok = true
-		time.Sleep(heartbeat)
-		synctest.Wait()
-		if diff := cmp.Diff([]string{"over"}, b.delivered[:1]); diff != "" || slices.Contains(b.delivered, "still") {
-			t.Errorf("delivered %v, want only what ended", b.delivered)
+		ok.Store(true)
+		pass(heartbeat)
+		if diff := cmp.Diff([]string{"over"}, b.deliveries()[:1]); diff != "" || slices.Contains(b.deliveries(), "still") {
+			t.Errorf("delivered %v, want only what ended", b.deliveries())
 		}
 	})
 }
