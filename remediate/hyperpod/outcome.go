@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"net/http"
 
-	smithyhttp "github.com/aws/smithy-go/transport/http"
-
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/evenkeel/evenkeel/remediate/incident"
 )

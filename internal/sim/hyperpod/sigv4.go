@@ -50,17 +50,17 @@ func parseAuthorization(header string) (authorization, error) {
 	}
 	scope := strings.Split(seen["Credential"], "/")
 	if len(scope) != 5 || slices.Contains(scope, "") || scope[4] != "aws4_request" {
-		return a, errors.New("Credential must be key/date/region/service/aws4_request")
+		return a, errors.New("the Credential must be key/date/region/service/aws4_request")
 	}
 	a.accessKey, a.date, a.region, a.service = scope[0], scope[1], scope[2], scope[3]
 	a.signedHeaders = strings.Split(seen["SignedHeaders"], ";")
 	sorted := slices.IsSorted(a.signedHeaders) && len(slices.Compact(slices.Clone(a.signedHeaders))) == len(a.signedHeaders)
 	if slices.Contains(a.signedHeaders, "") || !sorted || seen["SignedHeaders"] != strings.ToLower(seen["SignedHeaders"]) {
-		return a, errors.New("SignedHeaders must be a sorted list of lower-case names")
+		return a, errors.New("the SignedHeaders must be a sorted list of lower-case names")
 	}
 	signature, err := hex.DecodeString(seen["Signature"])
 	if err != nil || len(signature) != sha256.Size {
-		return a, errors.New("Signature must be 64 hexadecimal digits")
+		return a, errors.New("the Signature must be 64 hexadecimal digits")
 	}
 	a.signature = signature
 	return a, nil

@@ -3,6 +3,7 @@ package hyperpod
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -60,9 +61,7 @@ func TestPublishedVectors(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := httptest.NewRequest(test.method, "/", strings.NewReader(test.body))
 			r.Host = "example.amazonaws.com"
-			for name, values := range test.header {
-				r.Header[name] = values
-			}
+			maps.Copy(r.Header, test.header)
 			r.Header.Set("X-Amz-Date", "20150830T123600Z")
 			r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, SignedHeaders="+
 				test.signedHeaders+", Signature="+test.signature)
