@@ -46,6 +46,9 @@ func TestReplaceWithSpare(t *testing.T) {
 		if slices.Contains(w.job.nodes, "n1") || !slices.Contains(w.job.nodes, "n3") {
 			t.Errorf("job runs on %v, want it off n1 and on the spare n3", w.job.nodes)
 		}
+		if diff := cmp.Diff([]string{"n1"}, w.excluded); diff != "" {
+			t.Errorf("the job is kept off the wrong nodes (-want +got):\n%s", diff)
+		}
 		if len(i.Checkpoint.Refused) != 1 {
 			t.Errorf("refused checkpoints = %v, want the torn one", i.Checkpoint.Refused)
 		}
@@ -69,6 +72,9 @@ func TestRebootWithoutSpare(t *testing.T) {
 		want := []State{Observed, Confirmed, Isolated, CheckpointGate, Acting, AwaitingReturn, Validating, Resuming, Closed}
 		if diff := cmp.Diff(want, states(i)); diff != "" {
 			t.Errorf("states differ (-want +got):\n%s", diff)
+		}
+		if len(w.excluded) != 0 {
+			t.Errorf("the job is kept off %v, want off no node: n1 is well again", w.excluded)
 		}
 		wantCalls := []string{"isolate n1", "stop 42", "reboot i-1-0", "unisolate n1", "resume 42 from /ckpt/step_400"}
 		if diff := cmp.Diff(wantCalls, w.calls); diff != "" {

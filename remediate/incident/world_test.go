@@ -35,6 +35,8 @@ type world struct {
 	answer func(call string) answer
 	// readErr makes readings of the named kind fail.
 	readErr map[string]error
+	// excluded is what the last resumption asked the job to be kept off.
+	excluded []string
 	// calls lists the calls that took effect.
 	calls []string
 	// replaced and rebooted count effects by instance, also of a call for an
@@ -278,6 +280,7 @@ func (w *world) Stop(ctx context.Context, s Stoppage) error {
 
 func (w *world) Resume(ctx context.Context, r Resumption) error {
 	return w.call(ctx, "resume "+r.Job+" from "+r.Checkpoint, func() error {
+		w.excluded = r.Exclude
 		if w.job.lastKey == r.Key {
 			return nil
 		}
