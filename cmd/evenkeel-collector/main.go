@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -47,6 +48,7 @@ func run() int {
 	app.HelpFlag.Short('h')
 	app.Version(build.Print("evenkeel-collector"))
 	configFile := app.Flag("config.file", "Configuration file, YAML.").Required().PlaceHolder("FILE").String()
+	checkOnly := app.Flag("config.check", "Check the configuration file and exit.").Bool()
 	webFlags := kingpinflag.AddFlags(app, ":9102")
 	logConfig := &promslog.Config{}
 	flag.AddFlags(app, logConfig)
@@ -54,10 +56,19 @@ func run() int {
 		fmt.Fprintf(os.Stderr, "evenkeel-collector: %v (try --help)\n", err)
 		return 2
 	}
+	config := collector.DefaultConfig()
+	if err := errors.Join(strictyaml.Load(*configFile, &config), config.Access.CheckFlags(webFlags)); err != nil {
+		fmt.Fprintf(os.Stderr, "evenkeel-collector: %v\n", err)
+		return 1
+	}
+	if *checkOnly {
+		fmt.Printf("%s is valid\n", *configFile)
+		return 0
+	}
 	logger := promslog.New(logConfig)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := serve(ctx, *configFile, webFlags, logger); err != nil {
+	if err := serve(ctx, &config, webFlags, logger); err != nil {
 		logger.Error("The collector ends.", "err", err)
 		return 1
 	}
@@ -65,21 +76,14 @@ func run() int {
 	return 0
 }
 
-func serve(ctx context.Context, configFile string, webFlags *web.FlagConfig, logger *slog.Logger) error {
-	config := collector.DefaultConfig()
-	if err := strictyaml.Load(configFile, &config); err != nil {
-		return err
-	}
-	if err := config.Access.CheckListen(*webFlags.WebListenAddresses); err != nil {
-		return err
-	}
+func serve(ctx context.Context, config *collector.Config, webFlags *web.FlagConfig, logger *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		version.NewCollector("evenkeel"),
 	)
-	c, err := collector.New(&config, registry, build.Version, logger)
+	c, err := collector.New(config, registry, build.Version, logger)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ isolates, replaces and resumes within the policy's guards.
 Without policy_file in the configuration it uses the shipped policy "observe": nothing is touched, and
 incidents show what would have been done. Look at them first:
 
-  evenkeel-remediator --config.file=remediator.yaml --check-config
+  evenkeel-remediator --config.file=remediator.yaml --config.check
   evenkeel-remediator --config.file=remediator.yaml --web.config.file=web.yaml
   curl --cert operator.pem --key operator.key https://HOST:9103/v1/incidents
 
@@ -49,7 +49,7 @@ func run() int {
 	configFile := app.Flag("config.file", "Configuration file.").Default("remediator.yaml").String()
 	stateDir := app.Flag("path.state", "Folder of the journal, which must outlive the process: it holds what was intended and what came of it.").
 		Default("/var/lib/evenkeel-remediator").String()
-	checkOnly := app.Flag("check-config", "Validate the configuration and its policy, print the policy in force with all defaults, and exit.").Bool()
+	checkOnly := app.Flag("config.check", "Validate the configuration and its policy, print the policy in force with all defaults, and exit.").Bool()
 	webFlags := kingpinflag.AddFlags(app, ":9103")
 	logConfig := &promslog.Config{}
 	promslogflag.AddFlags(app, logConfig)

@@ -213,8 +213,8 @@ func TestCommandLine(t *testing.T) {
 		{"help", []string{"--help"}, 0, "kill-switch"},
 		{"version", []string{"--version"}, 0, "evenkeel-remediator, version"},
 		{"unknown flag", []string{"--colour"}, 2, "try --help"},
-		{"valid", []string{valid, "--check-config"}, 0, "version: observe-"},
-		{"unknown key", []string{config("unknown.yaml", "cluster: hp\nclutser: hp\n"), "--check-config"}, 1, "clutser"},
+		{"valid", []string{valid, "--config.check"}, 0, "version: observe-"},
+		{"unknown key", []string{config("unknown.yaml", "cluster: hp\nclutser: hp\n"), "--config.check"}, 1, "clutser"},
 		{"no file", []string{"--config.file=" + dir + "/missing.yaml"}, 1, "missing.yaml"},
 		{"everyone trusted, everyone listened to", []string{insecure, "--path.state=" + dir, "--web.listen-address=:0"}, 1, "access.insecure: refused"},
 		{"state folder that is a file", []string{insecure, "--path.state=" + dir + "/valid.yaml", "--web.listen-address=127.0.0.1:0"}, 1, "state folder"},
@@ -235,7 +235,7 @@ func TestCheckConfigPrintsAPolicy(t *testing.T) {
 	if err := os.WriteFile(path, []byte("cluster: hp\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	output, err := daemon(t, "--config.file="+path, "--check-config").Output()
+	output, err := daemon(t, "--config.file="+path, "--config.check").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

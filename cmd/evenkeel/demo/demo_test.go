@@ -85,7 +85,7 @@ func (w *firstByte) Write(p []byte) (int, error) {
 
 // testPanels runs every query of the dashboard over the time of the demo.
 func testPanels(ctx context.Context, t *testing.T, store string, from, to time.Time) {
-	queries, err := dashboards.Queries(dashboards.Vars{Cluster: clusterName, Node: ".*", Model: ".*", Range: 2 * time.Minute, RateInterval: 10 * time.Second})
+	queries, err := dashboards.Queries(dashboards.Vars{Cluster: clusterName, Node: ".*", Model: modelName, Range: 2 * time.Minute, RateInterval: 10 * time.Second})
 	if err != nil {
 		t.Error(err)
 		return
