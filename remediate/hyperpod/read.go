@@ -144,6 +144,7 @@ func (c *Client) fromSummary(ctx context.Context, s types.ClusterNodeSummary) in
 		Launched:   aws.ToTime(s.LaunchTime),
 	}
 	m.Status, m.Running, m.Message = status(s.InstanceStatus)
+	m.Busy = busy(m.Status)
 	if m.Node == "" && m.InstanceID != "" {
 		m.Node = c.names.get(m.InstanceID)
 	}
@@ -174,6 +175,7 @@ func (c *Client) describe(ctx context.Context, instanceID string) (incident.Mach
 		Launched:   aws.ToTime(details.LaunchTime),
 	}
 	m.Status, m.Running, m.Message = status(details.InstanceStatus)
+	m.Busy = busy(m.Status)
 	c.names.set(instanceID, m.Node)
 	return m, nil
 }
@@ -208,6 +210,16 @@ func status(s *types.ClusterInstanceStatusDetails) (word string, running bool, m
 		return "", false, ""
 	}
 	return string(s.Status), s.Status == types.ClusterInstanceStatusRunning, aws.ToString(s.Message)
+}
+
+// busy reports whether HyperPod itself is at work on an instance of that status.
+func busy(status string) bool {
+	switch types.ClusterInstanceStatus(status) {
+	case types.ClusterInstanceStatusPending, types.ClusterInstanceStatusShuttingDown,
+		types.ClusterInstanceStatusSystemUpdating, types.ClusterInstanceStatusDeepHealthCheckInProgress:
+		return true
+	}
+	return false
 }
 
 // errorCode is the service's code for an error, empty if it was not the service

@@ -243,12 +243,14 @@ func TestAtNodeChooses(t *testing.T) {
 func TestStatuses(t *testing.T) {
 	const id = "i-0000000000000000a"
 	for _, test := range []struct {
-		status                         string
-		wantRunning, wantErr, wantGone bool
+		status                                   string
+		wantRunning, wantBusy, wantErr, wantGone bool
 	}{
 		{status: "Running", wantRunning: true},
 		{status: "running", wantErr: true},
-		{status: "Failure"}, {status: "Failed"}, {status: "Pending"}, {status: "ShuttingDown"}, {status: "SystemUpdating"}, {status: "DeepHealthCheckInProgress"},
+		{status: "Failure"}, {status: "Failed"},
+		{status: "Pending", wantBusy: true}, {status: "ShuttingDown", wantBusy: true},
+		{status: "SystemUpdating", wantBusy: true}, {status: "DeepHealthCheckInProgress", wantBusy: true},
 		{status: "NotFound", wantErr: true, wantGone: true},
 		{status: "", wantErr: true},
 		{status: "Rebooting", wantErr: true},
@@ -256,9 +258,9 @@ func TestStatuses(t *testing.T) {
 		client := newClient(t, "http://127.0.0.1:1", Options{http: scripted{opDescribeNode: fmt.Sprintf(
 			`{"NodeDetails":{"InstanceId":%q,"PrivatePrimaryIp":"10.1.0.1","InstanceStatus":{"Status":%q,"Message":"m"}}}`, id, test.status)}})
 		m, err := client.Instance(t.Context(), id)
-		if m.Running != test.wantRunning || (err != nil) != test.wantErr || errors.Is(err, incident.ErrNotFound) != test.wantGone {
-			t.Errorf("Instance() with status %q = running %t, %v, want running %t, error %t, not found %t",
-				test.status, m.Running, err, test.wantRunning, test.wantErr, test.wantGone)
+		if m.Running != test.wantRunning || m.Busy != test.wantBusy || (err != nil) != test.wantErr || errors.Is(err, incident.ErrNotFound) != test.wantGone {
+			t.Errorf("Instance() with status %q = running %t, busy %t, %v, want running %t, busy %t, error %t, not found %t",
+				test.status, m.Running, m.Busy, err, test.wantRunning, test.wantBusy, test.wantErr, test.wantGone)
 		}
 		if !test.wantErr && (m.Message != "m" || m.Node != "ip-10-1-0-1") {
 			t.Errorf("Instance() = %+v, want message m and node ip-10-1-0-1", m)

@@ -34,7 +34,6 @@ type mortal struct {
 	events atomic.Int64
 	dead   atomic.Bool
 	cancel context.CancelFunc
-	calls  int64
 }
 
 // pass counts an event and applies it, unless the process dies before it.

@@ -276,12 +276,18 @@ func (d *driver) request(l look, p guard.Purpose, witnesses []guard.Witness, oth
 }
 
 // authorise asks the guards; if all allow, it claims the purpose against the
-// budgets until the intent is journalled.
+// budgets, and the job for a stop, until the intent is journalled. Question and
+// claim are one: of two incidents that ask at the same time, one sees the other.
 func (d *driver) authorise(r *guard.Request, p guard.Purpose) []guard.Hold {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r.Fleet, r.LastTouched = d.fleet(d.t)
 	holds := d.guards.Check(r)
+	if p == guard.Stop {
+		if other := d.mover(d.t.current()); other != "" {
+			holds = append(holds, guard.Hold{Guard: holdJob, Reason: fmt.Sprintf("incident %s is moving the job", other)})
+		}
+	}
 	if len(holds) == 0 {
 		d.t.claim = p
 	}

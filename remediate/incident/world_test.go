@@ -7,12 +7,9 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/evenkeel/evenkeel/internal/fault"
-	"github.com/evenkeel/evenkeel/remediate/journal"
-	"github.com/evenkeel/evenkeel/remediate/policy"
 )
 
 // world is a cluster: nodes with agents, an orchestrator with one job, and a
@@ -33,6 +30,8 @@ type world struct {
 	shown map[string]NodeFacts
 	// answer decides about each call that changes the world, nil for done.
 	answer func(call string) answer
+	// readTime is how long a reading of the provider takes.
+	readTime time.Duration
 	// readErr makes readings of the named kind fail.
 	readErr map[string]error
 	// excluded is what the last resumption asked the job to be kept off.
@@ -54,6 +53,8 @@ type node struct {
 	// reporting is false for a node whose agent is silent.
 	reporting bool
 	noView    bool
+	// busy is true while the provider is at work on the instance by itself.
+	busy bool
 	// repair is nil, or what is being done to the node.
 	repair *repair
 }
@@ -342,6 +343,9 @@ func (w *world) repairNode(n *node, next string) {
 // machine is the provider's lagging view.
 func (w *world) machine(n *node) Machine {
 	m := Machine{InstanceID: n.instance, Node: n.name, Status: "Running", Running: true}
+	if n.busy {
+		m.Status, m.Running, m.Busy = "SystemUpdating", false, true
+	}
 	if r := n.repair; r != nil && time.Since(r.since) >= w.lag {
 		m.Status, m.Running = "Pending", false
 	}
@@ -349,6 +353,7 @@ func (w *world) machine(n *node) Machine {
 }
 
 func (w *world) Instance(ctx context.Context, id string) (Machine, error) {
+	time.Sleep(w.readTime)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.turn()
@@ -417,96 +422,4 @@ func (w *world) Choose(ctx context.Context, dir string) (Choice, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.choice, w.chooseErr
-}
-
-// handsOff is the shipped policy that acts, changed as a test needs it.
-func handsOff(t testing.TB, change ...func(*policy.Policy)) policy.Policy {
-	t.Helper()
-	p, err := policy.Shipped(policy.NameHandsOff)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range change {
-		c(&p)
-	}
-	return p
-}
-
-func (w *world) options(p policy.Policy, j journal.Journal) Options {
-	return Options{
-		Cluster: "c", Policy: p, Catalogue: catalogue, Journal: j,
-		Isolator: w, Nodes: w, Jobs: w, Machines: w, Checkpoints: w,
-	}
-}
-
-// process is a running controller that the world's facts are shown to.
-type process struct {
-	*Controller
-	cancel context.CancelFunc
-	ended  sync.WaitGroup
-	runErr error
-}
-
-// launch starts a controller and shows it the facts every 5 s.
-func launch(t testing.TB, w *world, opts Options) *process {
-	t.Helper()
-	p, err := tryLaunch(w, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-func tryLaunch(w *world, opts Options) (*process, error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	c, err := New(ctx, opts)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	p := &process{Controller: c, cancel: cancel}
-	p.ended.Go(func() { p.runErr = c.Run(ctx) })
-	p.ended.Go(func() {
-		ticker := time.NewTicker(5 * time.Second)
-		defer ticker.Stop()
-		for ctx.Err() == nil {
-			_ = c.Observe(ctx, w.facts())
-			select {
-			case <-ctx.Done():
-			case <-ticker.C:
-			}
-		}
-	})
-	return p, nil
-}
-
-// stop ends the process and waits for it.
-func (p *process) stop() {
-	p.cancel()
-	p.ended.Wait()
-}
-
-// only gives the single incident that there is.
-func (p *process) only(t testing.TB) Incident {
-	t.Helper()
-	all := p.Incidents()
-	if len(all) != 1 {
-		t.Fatalf("there are %d incidents, want 1: %v", len(all), all)
-	}
-	return all[0]
-}
-
-// journalled gives what a journal holds, decoded.
-func journalled(t testing.TB, j *journal.Memory) []record {
-	t.Helper()
-	var all []record
-	for _, jr := range j.Records() {
-		r, err := decodeRecord(jr.Key, jr.Value)
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		all = append(all, r)
-	}
-	return all
 }
