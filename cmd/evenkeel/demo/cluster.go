@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -322,18 +323,35 @@ func (c *cluster) serve(h http.Handler) (string, error) {
 	return "http://" + l.Addr().String(), nil
 }
 
-// freePorts finds loopback addresses that nothing listens on at the moment.
+// The ports that daemons listen on lie below those that Linux gives to outgoing
+// connections (from 32768), so that none of these takes the port of a daemon
+// that is being started again.
+const firstPort, lastPort = 20000, 32000
+
+// taken are the ports given out by freePorts in this process.
+var taken sync.Map
+
+// freePorts finds loopback addresses that nothing listens on.
 func freePorts(n int) ([]string, error) {
-	addresses := make([]string, n)
-	for i := range addresses {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	var addresses []string
+	for range 100 * n {
+		if len(addresses) == n {
+			return addresses, nil
+		}
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		l, err := net.Listen("tcp", address)
 		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
-		defer l.Close() // all stay taken until all are found
-		addresses[i] = l.Addr().String()
+		if _, used := taken.LoadOrStore(port, true); !used {
+			addresses = append(addresses, address)
+		}
 	}
-	return addresses, nil
+	return nil, fmt.Errorf("find %d free ports from %d to %d: there are none", n, firstPort, lastPort)
 }
 
 // inBackground runs f until the returned function is called, which returns when
