@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/evenkeel/evenkeel/internal/fault"
 	"github.com/evenkeel/evenkeel/remediate/journal"
@@ -33,6 +32,8 @@ type mortal struct {
 	lose   bool
 	events atomic.Int64
 	dead   atomic.Bool
+
+	mu     sync.Mutex // guards everything that follows
 	cancel context.CancelFunc
 }
 
@@ -51,11 +52,24 @@ func (m *mortal) pass(effect func() error) error {
 		return errNoAnswer
 	}
 	m.dead.Store(true)
-	m.cancel()
+	m.attach(nil)
 	if m.after {
 		_ = effect()
 	}
 	return errDead
+}
+
+// attach names what ends the process, and ends it if the fatal event came before.
+// Without a name it only ends it.
+func (m *mortal) attach(cancel context.CancelFunc) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if cancel != nil {
+		m.cancel = cancel
+	}
+	if m.cancel != nil && m.dead.Load() {
+		m.cancel()
+	}
 }
 
 func (m *mortal) Acquire(ctx context.Context) (journal.Session, error) {
@@ -162,17 +176,10 @@ func crashOnce(t *testing.T, name string, spare bool, kind fault.Kind, kill int6
 	w := newWorld(count, spare)
 	j := &journal.Memory{}
 	m := &mortal{world: w, inner: j, kill: kill, lose: lose, after: after}
-	first := func() *process {
-		opts := w.options(handsOff(t), m)
-		opts.Isolator, opts.Jobs, opts.Machines = m, m, m
-		// The journal must know how to end the process before it starts.
-		ready := make(chan struct{})
-		m.cancel = func() { <-ready }
-		p := launch(t, w, opts)
-		m.cancel = p.cancel
-		close(ready)
-		return p
-	}()
+	opts := w.options(handsOff(t), m)
+	opts.Isolator, opts.Jobs, opts.Machines = m, m, m
+	first := launch(t, w, opts)
+	m.attach(first.cancel)
 	w.raise("n1", kind)
 	time.Sleep(time.Second)
 	deadline := time.Now().Add(20 * time.Minute)
@@ -183,10 +190,7 @@ func crashOnce(t *testing.T, name string, spare bool, kind fault.Kind, kill int6
 	first.stop()
 
 	// Every run is taken over once more, also those that were not cut.
-	registry := prometheus.NewRegistry()
-	opts := w.options(handsOff(t), j)
-	opts.Registerer = registry
-	second := launch(t, w, opts)
+	second := launch(t, w, w.options(handsOff(t), j))
 	time.Sleep(30 * time.Minute)
 	synctest.Wait()
 	defer second.stop()
@@ -265,13 +269,14 @@ func TestCrashTwice(t *testing.T) {
 			j := &journal.Memory{}
 			w.raise("n1", fault.XidOffTheBus)
 			for _, m := range cuts {
-				m.world, m.inner, m.cancel = w, j, func() {}
+				m.world, m.inner = w, j
 				opts := w.options(handsOff(t), m)
 				opts.Isolator, opts.Jobs, opts.Machines = m, m, m
 				p, err := tryLaunch(w, opts)
 				if err != nil {
 					continue // killed while it loaded the journal
 				}
+				m.attach(p.cancel)
 				for end := time.Now().Add(20 * time.Minute); !m.dead.Load() && time.Now().Before(end); {
 					time.Sleep(time.Second)
 				}

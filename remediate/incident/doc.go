@@ -1,10 +1,16 @@
-// Package incident is the remediator's memory and hand: one incident per node
-// that something is wrong with, opened from facts, judged by policy and guards,
-// journalled before and after every call to the world, and driven to its end
-// across crashes.
+// Package incident takes one sick node at a time from the first finding to its
+// return into service: it isolates the node, moves its job to a spare or holds it
+// until the node is back, reboots or replaces the node once, and validates it.
 //
-// It decides what is done next, and what a call whose outcome is not known came
-// to, by reading the world after its known lag. It refuses to act on facts that
-// are not current, to call twice where the first call may have taken effect, to
-// touch what it did not do itself, and to go on without its journal.
+// It decides the order of steps and what the world shows about a call whose
+// answer was lost. Every step is journalled before it is taken and after, so that
+// a controller that starts from the journal goes on where any earlier one
+// stopped. It refuses to act on anything but a confirmed finding that the newest
+// facts hold, a policy's rule, and the allow of every guard; on a machine other
+// than the one that the evidence is about; and a second time on one machine. What
+// is not known is waited for. What a person did is left as it is.
+//
+// The files: ports.go declares the world; facts.go judges evidence; observe.go
+// opens incidents; drive.go runs them; phases.go, job.go and act.go hold what is
+// done in each state.
 package incident

@@ -321,7 +321,7 @@ func (c *Controller) fleet(self *tracked) (guard.Fleet, time.Time) {
 				touched = i.ClosedAt
 			}
 			if i.Node != self.current().Node && c.facts[i.Node] != nil && c.facts[i.Node].View != nil &&
-				c.givenUp(i.Node, c.facts[i.Node].View.IsolationKey) == t {
+				c.leftBehind(i.Node, c.facts[i.Node].View.IsolationKey) == t {
 				isolated[i.Node] = true
 			}
 			continue
@@ -343,14 +343,14 @@ func (c *Controller) fleet(self *tracked) (guard.Fleet, time.Time) {
 	return f, touched
 }
 
-// givenUp gives the closed incident that left an isolation on a node, nil if
-// there is none with that key; the caller holds mu.
-func (c *Controller) givenUp(node, key string) *tracked {
+// leftBehind gives the closed incident that left the isolation with a key on a
+// node, nil if there is none; the caller holds mu.
+func (c *Controller) leftBehind(node, key string) *tracked {
 	if key == "" {
 		return nil
 	}
 	for _, t := range c.incidents {
-		if i := t.current(); !i.Open() && i.Node == node && i.Outcome == Failed && i.isolationKey() == key {
+		if i := t.current(); !i.Open() && i.Node == node && i.isolationKey() == key {
 			return t
 		}
 	}

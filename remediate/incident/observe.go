@@ -98,8 +98,8 @@ func (c *Controller) lateReturn(nf *NodeFacts) *tracked {
 	if nf.View == nil || nf.View.IsolationKey == "" || nf.State != fault.OK {
 		return nil
 	}
-	t := c.givenUp(nf.Node, nf.View.IsolationKey)
-	if t == nil || t.current().act() == nil {
+	t := c.leftBehind(nf.Node, nf.View.IsolationKey)
+	if t == nil || t.current().Outcome != Failed || t.current().act() == nil {
 		return nil
 	}
 	if back, _ := returned(t.current().act(), look{node: nf, current: true}); !back {

@@ -145,14 +145,14 @@ func (d *driver) isolatedByOthers(l look) bool {
 }
 
 // inherited gives the key of the isolation that is in force if an earlier
-// incident left it on the node when it gave up, empty otherwise.
+// incident left it on the node, empty otherwise.
 func (d *driver) inherited(l look) string {
 	if l.node == nil || l.node.View == nil {
 		return ""
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.givenUp(l.i.Node, l.node.View.IsolationKey) == nil {
+	if d.leftBehind(l.i.Node, l.node.View.IsolationKey) == nil {
 		return ""
 	}
 	return l.node.View.IsolationKey
@@ -228,10 +228,7 @@ func (d *driver) validating(ctx context.Context) (time.Duration, error) {
 		if struck {
 			return d.finish(ctx, Failed, fmt.Sprintf("the node came back with %s", l.best.finding.Kind))
 		}
-		if l.i.isolationKey() == "" { // given back already: the next incident's
-			return d.finish(ctx, Recovered, "the node was given back")
-		}
-		return d.enter(ctx, Isolated, fmt.Sprintf("%s came back", l.best.finding.Kind), nil)
+		return d.relapsed(ctx, l)
 	}
 	if well, why := d.wellSince(l); !well {
 		if deadline := l.i.since().Add(d.opts.Policy.Timing.ReturnTimeout); struck && !l.now.Before(deadline) {
@@ -246,6 +243,20 @@ func (d *driver) validating(ctx context.Context) (time.Duration, error) {
 		return d.finish(ctx, Repaired, "the node is back and well")
 	}
 	return d.finish(ctx, Recovered, "the evidence was cleared and the node is well")
+}
+
+// relapsed goes on when a fault is back before the node was given back.
+func (d *driver) relapsed(ctx context.Context, l look) (time.Duration, error) {
+	why := fmt.Sprintf("%s came back", l.best.finding.Kind)
+	undo := l.i.last(StepUnisolate)
+	switch {
+	case l.i.isolationKey() == "", undo != nil && undo.MayHaveTakenEffect():
+		// Given back, or perhaps: whether it is isolated is for the next incident to see.
+		return d.finish(ctx, Recovered, "the node was being given back when "+why)
+	case !l.i.did(StepIsolate):
+		return d.enter(ctx, Confirmed, why, nil)
+	}
+	return d.enter(ctx, Isolated, why, nil)
 }
 
 // wellSince reports whether the node has been well for long enough, as whatever
@@ -291,6 +302,14 @@ func (d *driver) unisolate(ctx context.Context, l look) (time.Duration, bool, er
 			return wait, false, err
 		case view.IsolationKey != key:
 			return again, true, d.skip(ctx, StepUnisolate, "the node is not isolated by this incident any more")
+		}
+		// The reading took time: what was heard since counts.
+		newer, err := d.look(ctx)
+		if err != nil {
+			return 0, false, err
+		}
+		if well, _ := d.wellSince(newer); !well {
+			return again, false, nil
 		}
 	}
 	return d.perform(ctx, StepUnisolate, nil, func(ctx context.Context, _ *Step) error {

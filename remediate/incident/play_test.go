@@ -125,9 +125,13 @@ func play(t *testing.T, nodes int, spare bool, pol policy.Policy, story func(*sc
 	})
 }
 
+// pass lets time pass. The lock orders what the story read and wrote before with
+// what the world does meanwhile, and that with what the story reads after.
 func (s *scene) pass(d time.Duration) {
+	s.w.do(func() {})
 	time.Sleep(d)
 	synctest.Wait()
+	s.w.do(func() {})
 }
 
 // restart ends the controller and starts another one on the same journal.

@@ -48,13 +48,15 @@ func TestProperties(t *testing.T) {
 
 type chance struct {
 	*testing.T
-	seed     uint64
-	rand     *rand.Rand
-	w        *world
-	j        *journal.Memory
-	policy   policy.Policy
-	process  *process
-	mortal   *mortal
+	seed    uint64
+	rand    *rand.Rand
+	w       *world
+	j       *journal.Memory
+	policy  policy.Policy
+	process *process
+	mortal  *mortal
+
+	// Guarded by the world's lock.
 	killOn   bool // the kill switch, once it is certainly on
 	count    map[string]int
 	timeline []string
@@ -67,11 +69,12 @@ func newChance(t *testing.T, seed uint64) *chance {
 		count:  make(map[string]int),
 	}
 	c.w.inspect = c.inspect
+	answers := rand.New(rand.NewPCG(seed, 43)) // used under the world's lock
 	c.w.answer = func(string) answer {
-		if c.rand.IntN(4) > 0 {
+		if answers.IntN(4) > 0 {
 			return done
 		}
-		a := answer(c.rand.IntN(4))
+		a := answer(answers.IntN(4))
 		if a == lostRequest || a == lostAnswer {
 			c.count["ambiguous"]++
 		}
@@ -91,8 +94,8 @@ func (c *chance) play(d time.Duration) {
 		synctest.Wait()
 		c.happen()
 		if c.mortal.dead.Load() {
-			c.count["killed"]++
 			c.process.stop()
+			c.count["killed"]++
 			time.Sleep(time.Duration(c.rand.IntN(120)) * time.Second)
 			c.start()
 		}
@@ -102,16 +105,17 @@ func (c *chance) play(d time.Duration) {
 
 // start runs a remediator that will be killed at an event of chance.
 func (c *chance) start() {
-	c.mortal = &mortal{world: c.w, inner: c.j, kill: int64(3 + c.rand.IntN(60)), after: c.rand.IntN(2) == 0, cancel: func() {}}
+	c.mortal = &mortal{world: c.w, inner: c.j, kill: int64(3 + c.rand.IntN(60)), after: c.rand.IntN(2) == 0}
 	for {
 		opts := c.w.options(c.policy, c.mortal)
 		opts.Isolator, opts.Jobs, opts.Machines = c.mortal, c.mortal, c.mortal
 		p, err := tryLaunch(c.w, opts)
 		if err == nil {
-			c.process, c.mortal.cancel = p, p.cancel
+			c.process = p
+			c.mortal.attach(p.cancel)
 			return
 		}
-		c.mortal = &mortal{world: c.w, inner: c.j, kill: -1, cancel: func() {}}
+		c.mortal = &mortal{world: c.w, inner: c.j, kill: -1}
 	}
 }
 
@@ -119,7 +123,7 @@ func (c *chance) start() {
 func (c *chance) happen() {
 	name := fmt.Sprintf("n%d", c.rand.IntN(len(c.w.nodes)))
 	note := func(what string) {
-		c.timeline = append(c.timeline, fmt.Sprintf("%s %s %s", time.Since(c.w.start), what, name))
+		c.w.do(func() { c.timeline = append(c.timeline, fmt.Sprintf("%s %s %s", time.Since(c.w.start), what, name)) })
 	}
 	toggle := func(key string) {
 		if c.w.readErr[key] == nil {
@@ -134,7 +138,7 @@ func (c *chance) happen() {
 	case 0, 1, 2, 3:
 		kind := rows[c.rand.IntN(len(rows))].Kind
 		note("raise " + string(kind))
-		if kind == fault.NodeSilent && n.reporting {
+		if kind == fault.NodeSilent {
 			c.w.do(func() { n.reporting = false })
 		}
 		c.w.raise(name, kind, c.anyChange())
@@ -205,10 +209,9 @@ func (c *chance) toggleKillSwitch() {
 func (c *chance) inspect(call string, n *node) {
 	c.count[call]++
 	c.timeline = append(c.timeline, fmt.Sprintf("%s CALL %s %s", time.Since(c.w.start), call, n.instance))
-	nf := c.w.shown[n.name]
 	if call == "unisolate" {
-		if !nf.Fresh || nf.State != fault.OK || slices.ContainsFunc(nf.Findings, func(f fault.Finding) bool { return f.State == fault.Bad && !f.History }) {
-			c.violation("%s was put back though it is not known to be well: %+v", n.name, nf)
+		if !slices.ContainsFunc(c.known(n.name), isWell) {
+			c.violation("%s was put back though it is not known to be well: %+v", n.name, c.w.shown[n.name])
 		}
 		return
 	}
@@ -226,19 +229,38 @@ func (c *chance) inspect(call string, n *node) {
 			c.violation("%s of %s while %s is under repair: more than the budget of 1", call, n.name, other.name)
 		}
 	}
-	if !slices.ContainsFunc(nf.Findings, func(f fault.Finding) bool { return c.authorises(&f, call, n, &nf) }) {
-		c.violation("%s of %s without a finding that authorises it: fresh %v, %+v", call, n.instance, nf.Fresh, nf.Findings)
+	if !slices.ContainsFunc(c.known(n.name), func(nf NodeFacts) bool { return c.authorised(call, n, &nf) }) {
+		c.violation("%s of %s without a finding that authorises it: %+v", call, n.instance, c.w.shown[n.name])
 	}
 	c.wantIntent(call, n)
 }
 
-// authorises judges a finding anew, without the code under test.
+// known gives the facts by which a call of this moment may have been judged: of
+// those that were shown at this very moment, nobody can say whether they came
+// before the call or after it.
+func (c *chance) known(name string) []NodeFacts {
+	if time.Now().Equal(c.w.shownAt) && c.w.shownBefore != nil {
+		return []NodeFacts{c.w.shown[name], c.w.shownBefore[name]}
+	}
+	return []NodeFacts{c.w.shown[name]}
+}
+
+func isWell(nf NodeFacts) bool {
+	return nf.Fresh && nf.State == fault.OK && !slices.ContainsFunc(nf.Findings, func(f fault.Finding) bool { return f.State == fault.Bad && !f.History })
+}
+
+func (c *chance) authorised(call string, n *node, nf *NodeFacts) bool {
+	return slices.ContainsFunc(nf.Findings, func(f fault.Finding) bool { return c.authorises(&f, call, n, nf) })
+}
+
+// authorises judges a finding anew, without the code under test. The instance is
+// the world's, which the provider tells; the boot is the newest report's.
 func (c *chance) authorises(f *fault.Finding, call string, n *node, nf *NodeFacts) bool {
 	ok, _ := f.Authorises()
 	row := catalogue.Row(f.Kind)
 	d := c.policy.Decide(f, row)
 	return ok && string(d.Remedy) == call && d.Mode == policy.Act && nf.Fresh != (f.Kind == fault.NodeSilent) &&
-		f.Subject.InstanceID == n.instance && f.BootID == n.boot
+		f.Subject.InstanceID == n.instance && f.BootID == nf.BootID
 }
 
 // wantIntent looks for the intent in the journal itself.

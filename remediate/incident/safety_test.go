@@ -321,3 +321,29 @@ func TestReturnNeedsTheProvidersWord(t *testing.T) {
 		s.wantEnd(Repaired)
 	})
 }
+
+// An isolation that was asked for without an answer is not taken for one that is
+// in force when the fault clears and comes back.
+func TestRelapseIsolatesFirst(t *testing.T) {
+	play(t, 3, false, handsOff(t), func(s *scene) {
+		s.w.do(func() {
+			s.w.answer = func(call string) answer {
+				if strings.HasPrefix(call, "isolate") {
+					return lostRequest
+				}
+				return done
+			}
+		})
+		s.w.raise("n1", fault.DriverHung)
+		s.pass(20 * time.Second)
+		s.w.clear("n1", fault.ClearReading)
+		s.pass(20 * time.Second)
+		if i := s.p.only(t); i.State != Validating {
+			t.Fatalf("incident is %s, want validating", i.State)
+		}
+		s.w.do(func() { s.w.answer = nil })
+		s.w.raise("n1", fault.XidDoubleBitECC)
+		s.pass(20 * time.Minute)
+		s.wantCalls("isolate n1", "stop 42", "reboot i-1-0", "unisolate n1", "resume 42 from /ckpt/step_400")
+	})
+}

@@ -26,8 +26,9 @@ type world struct {
 	chooseErr       error
 	// inspect sees each repair and each end of an isolation before it takes effect.
 	inspect func(call string, n *node)
-	// shown are the facts that the remediator saw last.
-	shown map[string]NodeFacts
+	// shown are the facts that the remediator saw last, shownBefore those before.
+	shown, shownBefore map[string]NodeFacts
+	shownAt            time.Time
 	// answer decides about each call that changes the world, nil for done.
 	answer func(call string) answer
 	// readTime is how long a reading of the provider takes.
@@ -199,7 +200,7 @@ func (w *world) facts() Facts {
 		}
 		f.Nodes = append(f.Nodes, nf)
 	}
-	w.shown = make(map[string]NodeFacts)
+	w.shown, w.shownBefore, w.shownAt = make(map[string]NodeFacts), w.shown, f.Now
 	for _, nf := range f.Nodes {
 		w.shown[nf.Node] = nf
 	}
