@@ -137,7 +137,9 @@ func TestGuards(t *testing.T) {
 		},
 		{
 			name: "common cause", guard: "common_cause",
-			held:  func(r *Request) { r.Fleet.Together = map[fault.Family]time.Time{fault.FamilyFabric: now.Add(-4 * time.Minute)} },
+			held: func(r *Request) {
+				r.Fleet.Together = map[fault.Family]time.Time{fault.FamilyFabric: now.Add(-4 * time.Minute)}
+			},
 			near:  func(r *Request) { r.Fleet.Together[fault.FamilyFabric] = now.Add(-timing.CommonCauseWindow) },
 			until: now.Add(time.Minute),
 		},
