@@ -13,4 +13,8 @@
 // The files: ports.go declares the world; facts.go judges evidence; observe.go
 // opens incidents; drive.go runs them; phases.go, job.go and act.go hold what is
 // done in each state.
+//
+// ports.go declares the world; facts.go judges evidence; observe.go opens
+// incidents; drive.go runs them; phases.go, job.go and act.go hold what is done in
+// each state; record.go is what the journal holds.
 package incident
