@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +45,7 @@ func TestDemo(t *testing.T) {
 		Played: func(ctx context.Context, c Cluster) {
 			played = time.Now()
 			testPanels(ctx, t, c.StoreURL(), began, played)
+			logMemory(t, c.PIDs())
 		},
 	})
 	if err != nil {
@@ -66,6 +69,22 @@ func TestDemo(t *testing.T) {
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
 			t.Errorf("the timeline has no line that matches %q", want)
+		}
+	}
+}
+
+// logMemory says what the daemons weigh at the end of the demo.
+func logMemory(t *testing.T, pids map[string]int) {
+	for _, name := range slices.Sorted(maps.Keys(pids)) {
+		content, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pids[name]))
+		if err != nil {
+			t.Errorf("memory of %s: %v", name, err)
+			continue
+		}
+		for line := range strings.Lines(string(content)) {
+			if strings.HasPrefix(line, "Pss:") || strings.HasPrefix(line, "Rss:") {
+				t.Logf("%s: %s", name, strings.Join(strings.Fields(line), " "))
+			}
 		}
 	}
 }
