@@ -165,6 +165,12 @@ func (t Timing) Validate() error {
 	return errors.Join(errs...)
 }
 
+// OnlyRemediator reports whether findings of this row are gathered by the
+// remediator itself. In an agent's report they are a forgery.
+func (r *Row) OnlyRemediator() bool {
+	return len(r.RaisedBy) == 1 && r.RaisedBy[0] == remediatorSelf
+}
+
 // Catalogue is the set of rows in force.
 type Catalogue struct {
 	rows map[Kind]*Row

@@ -25,12 +25,21 @@ const (
 // a new instance or a new boot and the finding's row allows that to clear it,
 // stays as it is if it was cleared before, and becomes unknown otherwise.
 //
-// dropped counts the findings left out because a bound was reached.
+// A finding of a kind that only the remediator gathers is left out, and evidence
+// that claims the remediator's authority vouches for nothing: a report speaks for
+// the node's agent alone.
+//
+// dropped counts the findings left out for that or because a bound was reached.
 func merge(catalogue *fault.Catalogue, held []fault.Finding, heldInstance string, report *fault.NodeReport, now time.Time) (merged []fault.Finding, dropped int) {
 	named := make(map[string]bool, len(report.Findings))
 	merged = make([]fault.Finding, 0, len(report.Findings)+len(held))
 	for _, f := range report.Findings {
+		if row := catalogue.Row(f.Kind); row != nil && row.OnlyRemediator() {
+			dropped++
+			continue
+		}
 		named[f.ID] = true
+		f.Evidence = disarm(f.Evidence)
 		f.Simulated = f.Simulated || report.Simulated
 		merged = append(merged, f)
 	}
@@ -49,7 +58,22 @@ func merge(catalogue *fault.Catalogue, held []fault.Finding, heldInstance string
 	cleared, droppedCleared := newest(cleared, maxCleared)
 	unconfirmed, droppedUnconfirmed := newest(unconfirmed, maxUnconfirmed)
 	merged = append(append(merged, unconfirmed...), cleared...)
-	return merged, droppedCleared + droppedUnconfirmed
+	return merged, dropped + droppedCleared + droppedUnconfirmed
+}
+
+// disarm takes the remediator's authority from evidence that somebody else sent.
+func disarm(evidence []fault.Evidence) []fault.Evidence {
+	claims := func(e fault.Evidence) bool { return e.Authority == fault.ByRemediator }
+	if !slices.ContainsFunc(evidence, claims) {
+		return evidence
+	}
+	evidence = slices.Clone(evidence)
+	for i := range evidence {
+		if claims(evidence[i]) {
+			evidence[i].Authority = fault.ByNobody
+		}
+	}
+	return evidence
 }
 
 // outlive is what a finding becomes that report does not name.
