@@ -72,7 +72,11 @@ func (s Subject) String() string {
 	if s.PCI != "" {
 		fmt.Fprintf(&b, " (%s)", s.PCI)
 	}
-	if s.Port != "" {
+	switch {
+	case s.Port == "":
+	case s.Device == DeviceGPU || s.Device == DeviceNVSwitch:
+		fmt.Fprintf(&b, " link %s", s.Port)
+	default:
 		fmt.Fprintf(&b, " %s", s.Port)
 	}
 	return b.String()
