@@ -68,7 +68,7 @@ func TestSubjectKey(t *testing.T) {
 		{Subject{Node: "n"}, "node", "n"},
 		{Subject{Node: "n", PCI: "0000:53:00"}, "node", "n"},
 		{Subject{Node: "n", Device: DeviceGPU, PCI: "0000:53:00"}, "gpu/0000:53:00", "n gpu (0000:53:00)"},
-		{Subject{Node: "n", Device: DeviceGPU, PCI: "0000:53:00", UUID: "GPU-a", Index: &three, Port: "12"}, "gpu/0000:53:00", "n gpu 3 (0000:53:00) 12"},
+		{Subject{Node: "n", Device: DeviceGPU, PCI: "0000:53:00", UUID: "GPU-a", Index: &three, Port: "12"}, "gpu/0000:53:00", "n gpu 3 (0000:53:00) link 12"},
 		{Subject{Node: "n", Device: DeviceGPU, UUID: "GPU-a", Index: &three}, "gpu/GPU-a", "n gpu 3"},
 		{Subject{Node: "n", Device: DeviceNeuron, Index: &zero}, "neuron/0", "n neuron 0"},
 		{Subject{Node: "n", Device: DeviceDisk, Port: "md0"}, "disk/md0", "n disk md0"},
