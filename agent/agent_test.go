@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -335,6 +336,34 @@ func TestAdoptedIncarnationIsPersisted(t *testing.T) {
 	}
 }
 
+// scrapeP99 is the 99th percentile of the time that 500 scrapes take.
+func scrapeP99(t *testing.T, url string) time.Duration {
+	t.Helper()
+	const requests = 500
+	took := make([]time.Duration, 0, requests)
+	size := 0
+	for range requests {
+		begun := time.Now()
+		resp, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		took = append(took, time.Since(begun))
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("GET /metrics = %d, %v", resp.StatusCode, err)
+		}
+		size = len(body)
+		if err := resp.Body.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.Sort(took)
+	p50, p99 := took[requests/2], took[requests*99/100]
+	t.Logf("/metrics, %d bytes, while a source hangs: p50 %v, p99 %v", size, p50, p99)
+	return p99
+}
+
 // /metrics and the reports answer in their usual time while a source hangs.
 func TestMetricsAnswerWhileASourceHangs(t *testing.T) {
 	url, reports := fleet(t, func(*fault.NodeReport) (int, any) { return http.StatusNoContent, nil })
@@ -354,31 +383,17 @@ func TestMetricsAnswerWhileASourceHangs(t *testing.T) {
 	go func() { ended <- a.Run(ctx) }()
 	eventually(t, "a first snapshot", func() bool { return a.snapshotAt.Load() != nil })
 
-	const requests = 500
-	took := make([]time.Duration, 0, requests)
-	size := 0
-	for range requests {
-		begun := time.Now()
-		resp, err := http.Get(server.URL + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		took = append(took, time.Since(begun))
-		if err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("GET /metrics = %d, %v", resp.StatusCode, err)
-		}
-		size = len(body)
-		if err := resp.Body.Close(); err != nil {
-			t.Fatal(err)
+	// The budget is 5 ms on a quiet machine. Tests share theirs, so the best of a
+	// few rounds counts: an answer that waits for a source is slow in all of them.
+	const rounds, limit = 5, 50 * time.Millisecond
+	best := time.Duration(math.MaxInt64)
+	for range rounds {
+		if best = min(best, scrapeP99(t, server.URL+"/metrics")); best <= limit {
+			break
 		}
 	}
-	slices.Sort(took)
-	p50, p99 := took[requests/2], took[requests*99/100]
-	t.Logf("/metrics, %d bytes, while a source hangs: p50 %v, p99 %v", size, p50, p99)
-	// The budget is 5 ms on a quiet machine; tests share theirs.
-	if p99 > 50*time.Millisecond {
-		t.Errorf("p99 = %v", p99)
+	if best > limit {
+		t.Errorf("p99 of /metrics while a source hangs = %v in the best of %d rounds, want at most %v", best, rounds, limit)
 	}
 	before := len(reports())
 	eventually(t, "ten more reports", func() bool { return len(reports()) >= before+10 })
