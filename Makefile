@@ -47,7 +47,7 @@ test-race: servers
 .PHONY: soak
 soak: build servers ## What takes longer (under 20 minutes): kill -9 at random moments, long outages, fuzzing.
 	EVENKEEL_SOAK=1 $(GO) test -ldflags "$(LDFLAGS)" -timeout 15m -count=1 -p 1 -parallel 3 -v -run 'Soak|TestProperties' ./test/... ./cmd/evenkeel/... ./remediate/incident
-	scripts/fuzz.sh 3s
+	scripts/fuzz.sh 3000x
 
 .PHONY: test-kubernetes
 test-kubernetes: ## Tests against a real kube-apiserver. There are none yet.
