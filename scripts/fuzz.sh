@@ -7,6 +7,6 @@ each=${1:-10s}
 git ls-files "*_test.go" | xargs grep -lE "^func Fuzz[A-Z]" | sort | while read -r file; do
 	for target in $(grep -oE '^func Fuzz[A-Za-z0-9_]+' "$file" | cut -d' ' -f2); do
 		echo "fuzz $(dirname "$file") $target $each"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$each" -fuzzminimizetime 10x "$(dirname "$file")"
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "$each" -fuzzminimizetime 10x "./$(dirname "$file")"
 	done
 done
