@@ -72,14 +72,17 @@ func (a *accounts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
 	}
-	if status/100 == 2 {
+	switch status / 100 {
+	case 2:
 		a.record(body)
 		if a.bodies%loseEvery == 0 {
 			a.acksLost++
 			panic(http.ErrAbortHandler) // the connection ends without an answer
 		}
 		a.settled[sha256.Sum256(body)] = true
-	} else {
+	case 5:
+		a.failed++ // a store that is being stopped; the body has to come again
+	default:
 		a.t.Errorf("the store answered %d: %s", status, answer)
 	}
 	w.WriteHeader(status)
